@@ -1,0 +1,83 @@
+"""Several processes that act as one: rows gathered with their gradients, sums and means over all ranks.
+
+Each function works in a single process too, where it costs nothing. With W processes the losses built on
+`gather_rows` and `mean_over_processes` give, after the averaging of gradients that DistributedDataParallel
+does, the gradient and the value of one process on the whole batch.
+"""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def start_processes() -> None:
+    """Joins the processes that torchrun started; does nothing in a run of one process."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of `value` over all ranks, outside the graph."""
+    value = value.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def mean_over_processes(total: Tensor, count: Tensor | int) -> Tensor:
+    """`total / count` with both summed over all ranks; 0, still connected to the graph, where the count is 0.
+
+    The value is that of one process on the whole batch. The gradient is W times this rank's share, which the
+    averaging over W ranks turns into the gradient of one process.
+    """
+    count = torch.as_tensor(count, device=total.device).to(total.dtype)
+    share = total / sum_over_processes(count).clamp(min=1)
+    if world_size() == 1:
+        return share
+    return sum_over_processes(share) + world_size() * (share - share.detach())
+
+
+def row_counts(rows: int, device: torch.device) -> list[int]:
+    """How many rows every rank holds, in the order of ranks."""
+    if world_size() == 1:
+        return [rows]
+    counts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size())]
+    dist.all_gather(counts, torch.tensor([rows], device=device))
+    return [int(count) for count in counts]
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all ranks, in the order of ranks, (sum of n_r, ...); counts may differ between ranks.
+
+    Its backward sums what every rank asks of a row and returns it to the row's owner.
+    """
+    return _GatherRows.apply(rows) if world_size() > 1 else rows
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:
+        counts = row_counts(len(rows), rows.device)
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        ctx.first, ctx.count = sum(counts[: rank()]), len(rows)
+        return torch.cat([part[:count] for part, count in zip(parts, counts)])
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return sum_over_processes(gradient.contiguous())[ctx.first : ctx.first + ctx.count]

@@ -1,0 +1,123 @@
+"""What every loss shares: checked input, float32 arithmetic, the batch gathered over processes."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from reid_kit.distributed import gather_rows, rank, row_counts
+from reid_kit.errors import InputError, NonFiniteError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Anchors against the gallery they are compared with.
+
+    anchors (A, D): this process's rows. gallery (G, D): the rows of all processes, then those of a cross-batch
+    memory. Anchor i stands in the gallery as row `first + i`.
+    """
+
+    anchors: Tensor
+    anchor_labels: Tensor
+    gallery: Tensor
+    gallery_labels: Tensor
+    first: int = 0
+
+    @staticmethod
+    def collect(embeddings: Tensor, labels: Tensor, whole: bool = False) -> "Batch":
+        """Gathers the rows of all processes; with `whole` every process takes all of them as anchors."""
+        gallery, gallery_labels = gather_rows(embeddings), gather_rows(labels)
+        if whole:
+            return Batch(gallery, gallery_labels, gallery, gallery_labels)
+        first = sum(row_counts(len(embeddings), embeddings.device)[: rank()])
+        return Batch(embeddings, labels, gallery, gallery_labels, first)
+
+    @property
+    def is_self(self) -> Tensor:
+        """(A, G) bool: the anchor itself, found by index, so that duplicates still count as pairs."""
+        rows = torch.arange(len(self.anchors), device=self.anchors.device) + self.first
+        return rows[:, None] == torch.arange(len(self.gallery), device=self.anchors.device)
+
+    @property
+    def same(self) -> Tensor:
+        """(A, G) bool: equal labels, the anchor itself included."""
+        return self.anchor_labels[:, None] == self.gallery_labels
+
+    @property
+    def positives(self) -> Tensor:
+        """(A, G) bool: P_i, equal labels without the anchor itself."""
+        return self.same & ~self.is_self
+
+    @property
+    def negatives(self) -> Tensor:
+        """(A, G) bool: N_i, other labels."""
+        return ~self.same
+
+
+class EmbeddingLoss(nn.Module):
+    """Base of all losses. A subclass writes `compute(batch) -> scalar` from its paper's equation.
+
+    feature: the feature of the embedder that the loss is defined on, "metric" (before the neck) or "inference".
+    whole_batch: the equation does not split over anchors (medoids, histograms): every process computes it on all
+        rows, and the gather's backward makes the averaged gradient that of one process.
+    needs_positives: a batch without any positive pair is worth a warning.
+    active_fraction: after a call, the share of pairs, triplets or anchors with a non-zero term, a 0-d tensor.
+    """
+
+    feature = "metric"
+    whole_batch = False
+    needs_positives = True
+
+    def __init__(self):
+        super().__init__()
+        self.active_fraction = torch.tensor(float("nan"))
+        self._warned = False
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            embeddings: (B, D) float of any precision; computed in float32 at least, also under autocast.
+            labels: (B,) int64, in any order, with any counts.
+
+        Raises:
+            InputError: wrong shapes or types.
+            NonFiniteError: embeddings with NaN or infinity; the message names the first rows.
+        """
+        with torch.autocast(embeddings.device.type, enabled=False):
+            batch = self.collect(embeddings, labels)
+            return self.compute(batch)
+
+    def collect(self, embeddings: Tensor, labels: Tensor) -> Batch:
+        """The checked batch, in float32 at least, with the rows of all processes."""
+        check(embeddings, labels)
+        if embeddings.dtype in (torch.float16, torch.bfloat16):
+            embeddings = embeddings.float()
+        batch = Batch.collect(embeddings, labels, self.whole_batch)
+        if self.needs_positives and not self._warned and not batch.positives.any():
+            self._warned = True
+            warnings.warn(
+                f"{type(self).__name__}: a batch without any positive pair; its positive terms are 0. "
+                f"Sample at least two images of an identity (SAMPLER.K >= 2).",
+                stacklevel=4,
+            )
+        return batch
+
+    def compute(self, batch: Batch) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no compute(batch)")
+
+
+def check(embeddings: Tensor, labels: Tensor) -> None:
+    """Raises for embeddings and labels that no loss can take."""
+    if embeddings.ndim != 2 or not embeddings.is_floating_point():
+        raise InputError(f"embeddings must be a (B, D) float tensor, got {tuple(embeddings.shape)} {embeddings.dtype}")
+    if labels.shape != embeddings.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise InputError(
+            f"labels must be a ({len(embeddings)},) integer tensor, one for each embedding, "
+            f"got {tuple(labels.shape)} {labels.dtype}"
+        )
+    finite = torch.isfinite(embeddings).all(dim=1)
+    if not finite.all():
+        rows = (~finite).nonzero().flatten().tolist()
+        raise NonFiniteError(f"{len(rows)} of {len(embeddings)} embeddings hold NaN or infinity, first rows {rows[:5]}")

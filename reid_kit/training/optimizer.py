@@ -1,0 +1,23 @@
+"""Optimizers by name."""
+
+from collections.abc import Iterable
+
+import torch
+from torch.nn import Parameter
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+def build_optimizer(
+    name: str,
+    groups: Iterable[tuple[Iterable[Parameter], float]],
+    lr: float,
+    weight_decay: float,
+    momentum: float = 0.9,
+) -> torch.optim.Optimizer:
+    """An optimizer over (parameters, factor on `lr`) groups; `momentum` is SGD's, with Nesterov's step."""
+    groups = [
+        {"params": [p for p in parameters if p.requires_grad], "lr": lr * factor} for parameters, factor in groups
+    ]
+    options = {"momentum": momentum, "nesterov": momentum > 0} if name == "sgd" else {}
+    return OPTIMIZERS[name]([group for group in groups if group["params"]], lr, weight_decay=weight_decay, **options)

@@ -1,0 +1,48 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from datetime import timedelta
+
+from tqdm import tqdm
+
+
+def seconds(value: float) -> str:
+    return str(timedelta(seconds=round(value)))
+
+
+class EpochProgress:
+    """One epoch's progress with images/s, running means of the values, and the time left in the whole run."""
+
+    def __init__(self, title: str, start: int, batches: int, batches_left_after: int):
+        self.title, self.batches, self.left_after = title, batches, batches_left_after
+        self.begun, self.start, self.position, self.images = time.perf_counter(), start, start, 0
+        self.sums: dict[str, float] = {}
+        self.bar = tqdm(
+            total=batches, initial=start, desc=title, unit="batch", leave=False, disable=not sys.stderr.isatty()
+        )
+
+    def update(self, images: int, values: dict[str, float]) -> None:
+        """Counts one batch of `images` with its logged `values`."""
+        self.position += 1
+        self.images += images
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.bar.set_postfix_str(self.values(), refresh=False)
+        self.bar.update()
+
+    @property
+    def means(self) -> dict[str, float]:
+        return {name: total / max(self.position - self.start, 1) for name, total in self.sums.items()}
+
+    def values(self) -> str:
+        done = max(self.position - self.start, 1)
+        pace = (time.perf_counter() - self.begun) / done
+        left = pace * (self.batches - self.position + self.left_after)
+        shown = " ".join(f"{name} {value:.4g}" for name, value in self.means.items())
+        return f"{shown} | {self.images / (pace * done):.0f} images/s, {seconds(left)} left"
+
+    def close(self) -> str:
+        """Ends the bar; returns the epoch's line for the log."""
+        self.bar.close()
+        return f"{self.title}: {self.values()}"

@@ -1,0 +1,110 @@
+"""A model on a dataset's query and gallery: images to features to ranks."""
+
+from dataclasses import dataclass
+
+import torch
+from reid_kit.data.augment import test_transform
+from reid_kit.data.loader import test_loader
+from torch import Tensor, nn
+
+from reid_kit.data.records import Record, RetrievalDataset
+from reid_kit.evaluation import RetrievalResult, evaluate_retrieval
+from reid_kit.training.features import extract_features
+
+
+@dataclass(frozen=True)
+class TestSettings:
+    """How images are read, which feature is compared, and how. Height and width are in pixels."""
+
+    __test__ = False  # no test case, whatever its name
+
+    height: int
+    width: int
+    device: torch.device
+    batch_size: int = 128
+    workers: int = 0
+    use_box: bool = False
+    on_bad_image: str = "error"
+    feature: str = "inference"
+    flip: bool = False
+    metric: str = "euclidean"
+    average_precision: str = "step"
+    autocast: bool = False
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Records and their (N, D) features."""
+
+    records: list[Record]
+    features: Tensor
+
+    @property
+    def identities(self) -> Tensor:
+        return torch.tensor([record.identity for record in self.records])
+
+    @property
+    def cameras(self) -> Tensor | None:
+        """(N,) int64; None where any record has no camera."""
+        cameras = [record.camera for record in self.records]
+        return None if None in cameras else torch.tensor(cameras)
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The result and what it was computed from."""
+
+    result: RetrievalResult
+    query: ImageSet
+    gallery: ImageSet
+
+
+def embed_records(model: nn.Module, records: list[Record], settings: TestSettings, title: str) -> ImageSet:
+    """The features of `records`, less the images that could not be read and were to be skipped."""
+    loader = test_loader(
+        records,
+        test_transform(settings.height, settings.width),
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        use_box=settings.use_box,
+        on_bad_image=settings.on_bad_image,
+    )
+    features, positions = extract_features(
+        model,
+        loader,
+        settings.device,
+        feature=settings.feature,
+        flip=settings.flip,
+        autocast=settings.autocast,
+        title=title,
+    )
+    return ImageSet([records[position] for position in positions.tolist()], features)
+
+
+def test_retrieval(model: nn.Module, dataset: RetrievalDataset, settings: TestSettings) -> Tested:
+    """mAP, CMC and mINP of `model` on the dataset's query and gallery, by the dataset's protocol."""
+    protocol = dataset.protocol
+    gallery = embed_records(model, dataset.gallery, settings, f"{dataset.name} gallery")
+    query = gallery if protocol.same_set else embed_records(model, dataset.query, settings, f"{dataset.name} query")
+    return Tested(evaluate(query, gallery, dataset, settings), query, gallery)
+
+
+test_retrieval.__test__ = False
+
+
+def evaluate(query: ImageSet, gallery: ImageSet, dataset: RetrievalDataset, settings: TestSettings) -> RetrievalResult:
+    """The evaluator on two sets of features, by the dataset's protocol."""
+    protocol = dataset.protocol
+    cameras = (query.cameras, gallery.cameras) if protocol.camera_aware else (None, None)
+    return evaluate_retrieval(
+        query.features,
+        gallery.features,
+        query.identities,
+        gallery.identities,
+        *cameras,
+        metric=settings.metric,
+        average_precision=settings.average_precision,
+        ranks=protocol.ranks,
+        same_set=protocol.same_set,
+        device=settings.device,
+    )

@@ -1,0 +1,260 @@
+"""The training loop: one pass of the sampler an epoch, everything random a function of (seed, iteration)."""
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from reid_kit.distributed import rank, world_size
+from reid_kit.errors import NonFiniteError
+from reid_kit.losses.weighted_sum import WeightedSum
+from reid_kit.training.hard_identities import HardIdentities
+from reid_kit.training.progress import EpochProgress
+from reid_kit.training.run_folder import RunFolder
+from reid_kit.training.schedule import Schedule
+
+RECORD_EVERY = 10  # iterations between two lines of metrics.jsonl
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how to train. `ema` and `clip_norm` are off at 0; `checkpoint_every` is in iterations, 0: each epoch."""
+
+    epochs: int
+    seed: int = 0
+    autocast: bool = False
+    ema: float = 0.0
+    clip_norm: float = 0.0
+    eval_every: int = 10
+    checkpoint_every: int = 0
+
+
+class TrainingStep(nn.Module):
+    """Images and labels to the objective and its terms: the one forward that several processes share."""
+
+    def __init__(self, model: nn.Module, objective: WeightedSum, autocast: bool):
+        super().__init__()
+        self.model, self.objective, self.autocast = model, objective, autocast
+
+    def forward(self, images: Tensor, labels: Tensor):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
+            features = self.model(images)
+        total, values = self.objective(features, labels)
+        return total, values, features.metric
+
+
+class Trainer:
+    """Trains `model` on `objective` and keeps the run folder.
+
+    Args:
+        loader: yields batches with `images` (B, 3, H, W) uint8, `labels` (B,), `indices` (B,) into `files`.
+        sampler: has `set_epoch(epoch, start)` and `len()`, the batches of an epoch.
+        test: model -> the metrics of the test set; "mAP" among them decides which weights are the best.
+        save: (path, model, training state or None, metrics) -> writes a checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: WeightedSum,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        loader,
+        sampler,
+        files: Sequence[Path],
+        test: Callable[[nn.Module], dict[str, float]],
+        save: Callable[[Path, nn.Module, dict | None, dict], None],
+        run: RunFolder | None,
+        recipe: Recipe,
+        device: torch.device,
+        hard_identities: HardIdentities | None = None,
+    ):
+        self.model, self.objective, self.optimizer, self.schedule = model, objective, optimizer, schedule
+        self.loader, self.sampler, self.files = loader, sampler, files
+        self.test, self.save, self.run, self.recipe, self.device = test, save, run, recipe, device
+        self.hard_identities = hard_identities
+        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.ema = None
+        if recipe.ema:
+            self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+        self.step = TrainingStep(model, objective, recipe.autocast)
+        if world_size() > 1:  # static graph: parameters that no loss term reaches are no error
+            self.step = DistributedDataParallel(self.step, broadcast_buffers=False, static_graph=True)
+        self.epoch = self.position = 0  # epochs done; batches done of the current one
+        self.metrics: dict[str, float] = {}
+        self.best_mAP = -1.0
+        self.seconds = 0.0
+
+    @property
+    def iteration(self) -> int:
+        return self.epoch * len(self.sampler) + self.position
+
+    @property
+    def tested_model(self) -> nn.Module:
+        return self.ema.module if self.ema else self.model
+
+    def fit(self) -> None:
+        """Trains to the last epoch, or to Ctrl-C, which leaves a checkpoint of the iteration it came at."""
+        with stop_on_signal() as stop:
+            while self.epoch < self.recipe.epochs:
+                self.train_epoch(stop)
+                if stop.asked:
+                    self.checkpoint()
+                    raise KeyboardInterrupt
+                self.end_epoch()
+
+    def train_epoch(self, stop: "Stop") -> None:
+        if self.hard_identities is not None:
+            self.sampler.set_hard_identities(self.hard_identities.pool)
+        self.sampler.set_epoch(self.epoch, self.position)
+        if self.position == len(self.sampler):
+            return
+        self.step.train()
+        begun, batches = time.perf_counter(), len(self.sampler)
+        title = f"epoch {self.epoch + 1}/{self.recipe.epochs}"
+        progress = EpochProgress(title, self.position, batches, batches * (self.recipe.epochs - self.epoch - 1))
+        for batch in self.loader:
+            values = self.train_batch(batch)
+            self.position += 1
+            progress.update(len(batch.labels) * world_size(), values)
+            if self.run and self.iteration % RECORD_EVERY == 0:
+                self.run.record("train", self.iteration, values)
+            every = self.recipe.checkpoint_every
+            if every and self.iteration % every == 0 and self.position < batches:
+                self.checkpoint()
+            if stop.asked:
+                break
+        self.seconds += time.perf_counter() - begun
+        self.log(progress.close())
+
+    def train_batch(self, batch) -> dict[str, float]:
+        """One step of the optimizer; returns what the log shows of it."""
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.iteration)
+        factor = self.schedule(self.iteration)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates):
+            group["lr"] = rate * factor
+        images = batch.images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        try:
+            total, terms, embeddings = self.step(images, labels)
+        except NonFiniteError as error:
+            raise self.not_finite(batch, str(error)) from error
+        # one transfer for all that the log shows
+        shown = torch.stack([total, *terms, *(f.to(total) for f in self.objective.active_fractions)]).tolist()
+        names = ["loss", *self.objective.names, *(f"{name}_active" for name in self.objective.names)]
+        values = dict(zip(names, shown))
+        if total.isnan() or total.isinf():
+            raise self.not_finite(batch, ", ".join(f"{name} {value:g}" for name, value in values.items()))
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        if self.recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.step.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        if self.ema:
+            self.ema.update_parameters(self.model)
+        if self.hard_identities is not None:
+            self.hard_identities.observe(embeddings, labels)
+        return {**values, "lr": self.optimizer.param_groups[0]["lr"]}
+
+    def not_finite(self, batch, what: str) -> NonFiniteError:
+        files = "\n  ".join(str(self.files[index]) for index in batch.indices.tolist())
+        return NonFiniteError(
+            f"epoch {self.epoch + 1}, iteration {self.iteration}: the loss is not finite ({what}). The checkpoints are "
+            f"from before it. A lower OPTIMIZER.LR, SCHEDULE.WARMUP_EPOCHS or OPTIMIZER.CLIP_NORM usually mends it. "
+            f"The batch:\n  {files}"
+        )
+
+    def end_epoch(self) -> None:
+        last = self.epoch + 1 == self.recipe.epochs
+        best = False
+        if last or (self.epoch + 1) % self.recipe.eval_every == 0:
+            self.checkpoint()  # so that a run killed while it is tested has the epoch's weights
+            self.metrics = self.test(self.tested_model)
+            self.log("  ".join(f"{name} {100 * value:.1f}" for name, value in self.metrics.items()))
+            if self.run:
+                self.run.record("test", self.iteration, self.metrics)
+            best = self.metrics["mAP"] > self.best_mAP
+            self.best_mAP = max(self.best_mAP, self.metrics["mAP"])
+        if self.hard_identities is not None:
+            self.hard_identities.end_epoch()
+        self.epoch, self.position = self.epoch + 1, 0
+        if best and self.run:
+            self.save(self.run.best, self.tested_model, None, self.metrics)
+        self.checkpoint()
+
+    def log(self, line: str) -> None:
+        if rank() == 0:
+            print(line, flush=True)
+        if self.run:
+            self.run.log(line)
+
+    def checkpoint(self) -> None:
+        """Writes last.pt: all that a resumed run needs to end with the same weights."""
+        if self.run:
+            self.save(self.run.last, self.tested_model, self.state_dict(), self.metrics)
+
+    def state_dict(self) -> dict:
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "seconds": self.seconds,
+            "metrics": self.metrics,
+            "best_mAP": self.best_mAP,
+            "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "hard_identities": self.hard_identities.state_dict() if self.hard_identities else None,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Takes up a run where `state_dict` left it."""
+        self.epoch, self.position, self.seconds = state["epoch"], state["position"], state["seconds"]
+        self.metrics, self.best_mAP = state["metrics"], state["best_mAP"]
+        self.model.load_state_dict(state["model"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
+        if self.hard_identities:
+            self.hard_identities.load_state_dict(state["hard_identities"])
+        if self.run:
+            self.run.forget_after(self.iteration)
+
+
+@dataclass
+class Stop:
+    """Whether the run was asked to stop."""
+
+    asked: bool = False
+
+
+@contextmanager
+def stop_on_signal():
+    """The first Ctrl-C or SIGTERM asks the run to stop after its current batch, the second ends it at once.
+
+    With several processes signals keep their meaning, since each process would stop at another batch.
+    """
+    stop = Stop()
+    if world_size() > 1:
+        yield stop
+        return
+
+    def ask(number, frame):
+        stop.asked = True
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+    before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
