@@ -1,5 +1,6 @@
 """The training loop: one pass of the sampler an epoch, everything random a function of (seed, iteration)."""
 
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -150,7 +151,7 @@ class Trainer:
         shown = torch.stack([total, *terms, *(f.to(total) for f in self.objective.active_fractions)]).tolist()
         names = ["loss", *self.objective.names, *(f"{name}_active" for name in self.objective.names)]
         values = dict(zip(names, shown))
-        if total.isnan() or total.isinf():
+        if not math.isfinite(shown[0]):
             raise self.not_finite(batch, ", ".join(f"{name} {value:g}" for name, value in values.items()))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()

@@ -68,6 +68,10 @@ class ToyLoader:
             yield Batch(self.images[indices], indices // 2, indices)
 
 
+def save(path, model, training, metrics):
+    torch.save({"model": model.state_dict(), "training": training}, path)
+
+
 def toy_trainer(folder, *, resume=False, loss=None, test=None, hard_identities=None, **recipe):
     """A trainer of 4 epochs of 3 batches over the toys, writing into `folder` (None: nowhere)."""
     torch.manual_seed(0)
@@ -84,9 +88,7 @@ def toy_trainer(folder, *, resume=False, loss=None, test=None, hard_identities=N
         sampler=sampler,
         files=[Path(f"image_{index}.jpg") for index in range(sampler.images)],
         test=test or (lambda model: {"mAP": 0.5}),
-        save=lambda path, model, training, metrics: torch.save(
-            {"model": model.state_dict(), "training": training}, path
-        ),
+        save=save,
         run=RunFolder(folder, "", resume) if folder else None,
         recipe=recipe,
         device=torch.device("cpu"),
