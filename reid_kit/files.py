@@ -6,7 +6,7 @@ from pathlib import Path
 from reid_kit.errors import InputError
 
 
-def write_atomically(path: str | Path, content: bytes | str) -> None:
+def write_atomically(path: str | Path, content: bytes | memoryview | str) -> None:
     """Writes `content` beside `path` and renames it there, so that a crash or a full disk leaves the old file.
 
     Raises:

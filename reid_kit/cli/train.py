@@ -1,0 +1,89 @@
+"""Train a model from a config, then test its best weights.
+
+python tools/train.py --config configs/market_srt.yaml
+python tools/train.py --config configs/market_srt.yaml --dry-run
+python tools/train.py --config configs/market_srt.yaml --resume
+python tools/train.py --config configs/market_srt.yaml TRAIN.OUTPUT runs/other SAMPLER.P 16
+torchrun --nproc-per-node 4 tools/train.py --config configs/market_srt.yaml
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from reid_kit.model.checkpoint import load_checkpoint, load_model
+from reid_kit.training.results import write_results
+from yacs.config import CfgNode
+
+from reid_kit.build import build_dataset, build_device, build_model, build_test_settings, build_trainer
+from reid_kit.cli.tables import dataset_table
+from reid_kit.config import config_from_text, load_config
+from reid_kit.distributed import rank, start_processes
+from reid_kit.errors import InputError
+from reid_kit.training.run_folder import RunFolder
+from reid_kit.training.testing import test_retrieval
+
+FREE_ON_RESUME = {"DATA.ROOT", "DATA.WORKERS", "TRAIN.DEVICE", "TRAIN.OUTPUT", "TEST.BATCH_SIZE"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE", help="a YAML file, as in configs/")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in TRAIN.OUTPUT")
+    parser.add_argument("--dry-run", action="store_true", help="print config, dataset and model size; train nothing")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config.py and new values")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    start_processes()
+    config = load_config(arguments.config, arguments.overrides)
+    device = build_device(config)
+    dataset = build_dataset(config)
+    if rank() == 0:
+        print(dataset_table(dataset))
+    if arguments.dry_run:
+        torch.manual_seed(config.TRAIN.SEED)
+        model = build_model(config)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        print(f"\n{config.dump()}\n{config.MODEL.BACKBONE}: {count / 1e6:.2f} million parameters")
+        return
+    run = None
+    if rank() == 0:
+        if arguments.resume:
+            check_same(config, Path(config.TRAIN.OUTPUT))
+        run = RunFolder(config.TRAIN.OUTPUT, config.dump(), arguments.resume)
+    trainer = build_trainer(config, dataset, device, run)
+    if arguments.resume:
+        trainer.load_state_dict(load_checkpoint(Path(config.TRAIN.OUTPUT) / "last.pt")["training"])
+        print(f"resumed at epoch {trainer.epoch + 1}, iteration {trainer.iteration}")
+    try:
+        trainer.fit()
+    except KeyboardInterrupt:
+        if run:
+            print(f"stopped at iteration {trainer.iteration}; the same command with --resume goes on from there")
+        raise
+    if run:
+        run.close()
+    model = load_model(Path(config.TRAIN.OUTPUT) / "best.pt", device)
+    tested = test_retrieval(model, dataset, build_test_settings(config, device))
+    if rank() == 0:
+        print(f"\ntrained in {trainer.seconds:.0f} s; the best weights on {dataset.name}:\n")
+        print(write_results(run.path, tested, dataset, config, run.records()))
+
+
+def check_same(config: CfgNode, folder: Path) -> None:
+    """A run goes on with the config it began with; where the machine's own keys may differ."""
+    saved_file = folder / "config.yaml"
+    if not saved_file.exists():
+        return  # RunFolder says that there is nothing to resume
+    saved = config_from_text(saved_file.read_text())
+    differing = [
+        f"{section}.{key} was {saved[section][key]!r}, is {value!r}"
+        for section, keys in config.items()
+        for key, value in keys.items()
+        if saved[section].get(key) != value and f"{section}.{key}" not in FREE_ON_RESUME
+    ]
+    if differing:
+        raise InputError(
+            f"{saved_file} and the config asked for differ: {'; '.join(differing)}. Resume with the values the run "
+            f"began with, or start another run with a new TRAIN.OUTPUT"
+        )

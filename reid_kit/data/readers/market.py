@@ -1,0 +1,106 @@
+"""Market-1501's layout: three folders, identity and camera in each file name."""
+
+import re
+from pathlib import Path
+
+from reid_kit.data.readers.registry import Counts, list_images, register
+from reid_kit.data.records import DISTRACTOR, JUNK, Record, RetrievalDataset
+from reid_kit.errors import InputError, unknown_name
+
+NAME = re.compile(r"^(-1|\d+)_c(\d+)")  # 0002_c1s1_000451_03.jpg, -1_c3s2_000051_01.jpg, 0001_c2_f0046182.jpg
+
+
+@register(
+    "market1501",
+    folders=("Market-1501-v15.09.15", "market1501", "Market-1501"),
+    marker="bounding_box_train",
+    source="Get Market-1501-v15.09.15.zip from its authors (Zheng et al. 2015) and unpack it there.",
+    counts=Counts((12936, 751), (3368, 750), (19732, 750), cameras=6),
+)
+def market1501(folder: Path, distractors_500k: bool = False) -> RetrievalDataset:
+    """Market-1501 (Zheng et al. 2015).
+
+        Market-1501-v15.09.15/
+            bounding_box_train/   12,936 images of 751 identities
+            query/                 3,368 of 750
+            bounding_box_test/    19,732: 13,115 of the same 750, 2,798 distractors (0), 3,819 junk (-1)
+            distractors_500k/     optional
+
+    Distractors are negatives; junk stays among the gallery records, and the evaluator ignores it, which leaves the
+    15,913 of the literature. With `distractors_500k` the images of that folder join the gallery as identity 0.
+    """
+    dataset = read_market("market1501", folder)
+    if distractors_500k:
+        extra = [Record(path, DISTRACTOR, camera=0) for path in list_images(folder / "distractors_500k")]
+        dataset.gallery.extend(extra)
+    return dataset
+
+
+@register(
+    "dukemtmc_reid",
+    folders=("DukeMTMC-reID", "dukemtmc-reid", "dukemtmc_reid"),
+    marker="bounding_box_train",
+    source="Its authors withdrew DukeMTMC-reID in 2019; this reader serves those who hold a copy.",
+    counts=Counts((16522, 702), (2228, 702), (17661, 1110), cameras=8),
+)
+def dukemtmc_reid(folder: Path) -> RetrievalDataset:
+    """DukeMTMC-reID (Zheng et al. 2017): 16,522 training images of 702 identities, 2,228 queries of 702, 17,661
+    gallery images of 1,110, 8 cameras, in Market-1501's three folders. No junk, no distractors."""
+    return read_market("dukemtmc_reid", folder)
+
+
+CUHK03_COUNTS = {
+    "detected": Counts((7365, 767), (1400, 700), (5332, 700), cameras=2),
+    "labeled": Counts((7368, 767), (1400, 700), (5328, 700), cameras=2),
+}
+
+
+@register(
+    "cuhk03_np",
+    folders=("cuhk03-np", "cuhk03_np", "CUHK03-NP"),
+    marker="",
+    source="Get cuhk-03.mat and the new protocol's lists, and run python tools/prepare_cuhk03.py --help.",
+    counts=lambda boxes="detected": CUHK03_COUNTS[boxes],
+)
+def cuhk03_np(folder: Path, boxes: str = "detected") -> RetrievalDataset:
+    """CUHK03 under its new protocol (Zhong et al. 2017), in Market-1501's three folders.
+
+        cuhk03-np/
+            detected/   7,365 training images of 767 identities, 1,400 queries of 700, 5,332 gallery images of 700
+            labeled/    7,368 of 767, 1,400 of 700, 5,328 of 700
+
+    Two cameras an identity. `boxes` is "detected" or "labeled".
+    """
+    if boxes not in CUHK03_COUNTS:
+        raise unknown_name("boxes of cuhk03_np:", boxes, CUHK03_COUNTS)
+    inner = folder / boxes if (folder / boxes).is_dir() else folder
+    if not (inner / "bounding_box_train").is_dir():
+        raise InputError(
+            f"no cuhk03_np in {folder}: expected {folder / 'cuhk03-np' / boxes / 'bounding_box_train'}. "
+            f"python tools/prepare_cuhk03.py makes it from cuhk-03.mat. Then give the folder with DATA.ROOT or --root"
+        )
+    return read_market("cuhk03_np", inner)
+
+
+def read_market(name: str, folder: Path) -> RetrievalDataset:
+    """The records of Market-1501's three folders.
+
+    Raises:
+        InputError: a folder is missing or empty, a name does not parse, a query is junk.
+    """
+    train = [record for record in read_folder(folder / "bounding_box_train") if record.identity != JUNK]
+    query = read_folder(folder / "query")
+    return RetrievalDataset(name, train, query, read_folder(folder / "bounding_box_test"))
+
+
+def read_folder(folder: Path) -> list[Record]:
+    """A record for each image, with the identity and the camera of its name."""
+    records = []
+    for path in list_images(folder):
+        match = NAME.match(path.name)
+        if not match:
+            raise InputError(
+                f"{path}: the name gives no identity and camera; expected IDENTITY_cCAMERA..., as 0002_c1s1_000451_03.jpg"
+            )
+        records.append(Record(path, int(match[1]), camera=int(match[2])))
+    return records

@@ -1,0 +1,50 @@
+"""MSMT17: lists of files, the camera in each file name."""
+
+import re
+from pathlib import Path
+
+from reid_kit.data.readers.registry import Counts, register
+from reid_kit.data.records import Record, RetrievalDataset
+from reid_kit.errors import InputError
+
+NAME = re.compile(r"^\d+_\d+_(\d+)_")  # 0000_000_01_0303morning_0008_0.jpg
+FOLDERS = (("train", "test"), ("mask_train_v2", "mask_test_v2"))  # of V1 and V2
+
+
+@register(
+    "msmt17",
+    folders=("MSMT17_V1", "MSMT17_V2", "MSMT17", "msmt17"),
+    marker="list_train.txt",
+    source="Ask its authors (Wei et al. 2018) for MSMT17_V1 or V2 and unpack it there.",
+    counts=Counts((32621, 1041), (11659, 3060), (82161, 3060), cameras=15),
+)
+def msmt17(folder: Path) -> RetrievalDataset:
+    """MSMT17 (Wei et al. 2018): 32,621 images of 1,041 identities in list_train.txt and list_val.txt together, which
+    train; 11,659 queries and 82,161 gallery images of 3,060; 15 cameras. V1 keeps its images in train/ and test/, V2 in
+    mask_train_v2/ and mask_test_v2/."""
+    for train, test in FOLDERS:
+        if (folder / train).is_dir():
+            break
+    else:
+        raise InputError(f"{folder} holds neither train/ (V1) nor mask_train_v2/ (V2); unpack the images there")
+    lists = {
+        name: read_list(folder / f"list_{name}.txt", folder / (train if name in ("train", "val") else test))
+        for name in ("train", "val", "query", "gallery")
+    }
+    return RetrievalDataset("msmt17", lists["train"] + lists["val"], lists["query"], lists["gallery"])
+
+
+def read_list(file: Path, images: Path) -> list[Record]:
+    """A record for each line "path identity"."""
+    if not file.is_file():
+        raise InputError(f"no list {file}; it comes with the images of MSMT17")
+    records = []
+    for number, line in enumerate(file.read_text().split("\n"), 1):
+        if not line.strip():
+            continue
+        name, _, identity = line.strip().rpartition(" ")
+        match = NAME.match(Path(name).name)
+        if not match or not identity.isdigit():
+            raise InputError(f"{file}:{number}: {line!r}; expected 0000/0000_000_01_0303morning_0008_0.jpg 0")
+        records.append(Record(images / name, int(identity), camera=int(match[1])))
+    return records

@@ -1,0 +1,117 @@
+"""Datasets by name, and what their readers share: finding the folder, listing its images."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from reid_kit.data.records import RetrievalDataset
+from reid_kit.errors import InputError, unknown_name
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images and identities of each split as the authors give them, and cameras; None: any."""
+
+    train: tuple[int, int] | None = None
+    query: tuple[int, int] | None = None
+    gallery: tuple[int, int] | None = None
+    cameras: int | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A dataset: how it is read, what its folder is called and holds, where it comes from, its official counts."""
+
+    name: str
+    read: Callable[..., RetrievalDataset]
+    folders: tuple[str, ...]
+    marker: str
+    source: str
+    counts: Callable[..., Counts]
+
+    @property
+    def options(self) -> list[str]:
+        return list(inspect.signature(self.read).parameters)[1:]
+
+
+READERS: dict[str, Reader] = {}
+
+
+def register(
+    name: str,
+    *,
+    folders: tuple[str, ...] = (),
+    marker: str = "",
+    source: str = "",
+    counts: Counts | Callable[..., Counts] = Counts(),
+) -> Callable:
+    """Function decorator: `read(folder, **options)` becomes reachable as `load_dataset(name, root, **options)`.
+
+    Args:
+        folders: what the dataset's own folder may be called under `root`.
+        marker: what the folder must hold to be taken for the dataset.
+        source: where to get it, for the error. counts: official counts, or a function of the options.
+    """
+
+    def add(read: Callable[..., RetrievalDataset]) -> Callable[..., RetrievalDataset]:
+        READERS[name] = Reader(name, read, folders, marker, source, counts if callable(counts) else lambda **_: counts)
+        return read
+
+    return add
+
+
+def load_dataset(name: str, root: str | Path, **options) -> RetrievalDataset:
+    """Reads a dataset's train, query and gallery records.
+
+    Args:
+        name: a key of READERS. root: the dataset's own folder, or its parent.
+        options: what the reader takes, as `boxes="labeled"` for cuhk03_np.
+
+    Raises:
+        InputError: an unknown name or option; a folder that is missing, empty or of another layout; a file name or a
+            list that does not parse. The message names the place, what was expected, and where to get it.
+    """
+    reader = find_reader(name)
+    for option in options:
+        if option not in reader.options:
+            raise unknown_name(f"option of dataset {name!r}:", option, reader.options)
+    return reader.read(find_folder(reader, Path(root)), **options)
+
+
+def find_reader(name: str) -> Reader:
+    if name not in READERS:
+        raise unknown_name("dataset", name, READERS)
+    return READERS[name]
+
+
+def find_folder(reader: Reader, root: Path) -> Path:
+    """`root` itself or the dataset's folder in it, whichever holds the marker."""
+    candidates = [root, *(root / folder for folder in reader.folders)]
+    for candidate in candidates:
+        if (candidate / reader.marker).exists():
+            return candidate
+    if (root.parent / reader.marker).exists() and root.is_dir():
+        raise InputError(f"{root} is one level too deep for {reader.name}; give its parent, {root.parent}")
+    where = root / reader.folders[0] if reader.folders else root
+    state = "does not exist" if not root.exists() else "does not hold it"
+    raise InputError(
+        f"no {reader.name} in {root}, which {state}: expected {where / reader.marker}. {reader.source} "
+        f"Then give the folder with DATA.ROOT or --root"
+    )
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted by name.
+
+    Raises:
+        InputError: the folder is missing or holds no image.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}; unpack the dataset again")
+    images = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    if not images:
+        raise InputError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); unpack the dataset again")
+    return sorted(images)

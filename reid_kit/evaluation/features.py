@@ -1,0 +1,69 @@
+"""Features as the evaluator takes them: from anywhere, a block of rows at a time, as float32 on one device."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reid_kit.errors import InputError, NonFiniteError
+
+Array = np.ndarray | Tensor
+
+
+class FeatureRows:
+    """Rows of (N, D) features: a tensor on any device, an array, a memory-mapped file; of any float type.
+
+    Raises:
+        InputError: no (N, D) array of numbers, or no row in it.
+    """
+
+    def __init__(self, features: Array, name: str, device: torch.device, cosine: bool):
+        if getattr(features, "ndim", None) != 2 or 0 in features.shape:
+            shape = tuple(getattr(features, "shape", ()))
+            raise InputError(f"{name} features must be (N, D) with at least one row, got {shape or type(features)}")
+        self.features, self.name, self.device, self.cosine = features, name, device, cosine
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def width(self) -> int:
+        return self.features.shape[1]
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """(stop - start, D) float32 rows on the device; L2-normalised for cosine.
+
+        Raises:
+            NonFiniteError: a row holds NaN or infinity. InputError: a zero row under cosine.
+        """
+        rows = torch.as_tensor(self.features[start:stop]).to(self.device, torch.float32)
+        finite = torch.isfinite(rows.sum(1))  # a sum may overflow where its terms do not: looked at again below
+        if not finite.all():
+            finite = torch.isfinite(rows).all(1)
+            self._refuse(~finite, start, NonFiniteError, "hold NaN or infinity")
+        if self.cosine:
+            norms = rows.norm(dim=1)
+            self._refuse(norms == 0, start, InputError, "are zero, which has no cosine")
+            rows = F.normalize(rows)
+        return rows
+
+    def _refuse(self, bad: Tensor, start: int, error: type[InputError], what: str) -> None:
+        if bad.any():
+            first = (bad.nonzero().flatten()[:5] + start).tolist()
+            raise error(f"{int(bad.sum())} {self.name} features {what}, first rows {first}")
+
+
+def integer_labels(values: Array | Sequence[int], count: int, name: str) -> np.ndarray:
+    """(count,) int64 identities or cameras.
+
+    Raises:
+        InputError: another length, or no integers.
+    """
+    array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if array.shape != (count,):
+        raise InputError(f"{name} must hold one integer for each of the {count} features, got shape {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise InputError(f"{name} must be integers, got {array.dtype}")
+    return array.astype(np.int64)

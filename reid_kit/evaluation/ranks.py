@@ -1,0 +1,177 @@
+"""The ranks of the matches, by counting: no gallery is sorted, and no Q x G matrix is held.
+
+A block of queries is compared with the whole gallery, a block of it at a time. What shares a query's identity is taken
+out by index; a match's rank is one more than the matches before it and the others that are as near or nearer.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reid_kit.distributed import rank, sum_over_processes, world_size
+from reid_kit.evaluation.features import FeatureRows
+
+ROWS_MEMORY = 128 * 2**20  # bytes of distances held at once
+MOST_QUERIES = 512  # of a block
+GALLERY_BLOCK = 4096  # columns of one matrix product
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The same-identity pairs of each query with the gallery, in the order of queries.
+
+    query, gallery (n,): positions. is_match (n,) bool: False where the protocol ignores the pair.
+    """
+
+    query: np.ndarray
+    gallery: np.ndarray
+    is_match: np.ndarray
+
+    def within(self, first: int, last: int) -> "Pairs":
+        """Those of queries first .. last - 1, counted from `first`."""
+        part = slice(*np.searchsorted(self.query, (first, last)))
+        return Pairs(self.query[part] - first, self.gallery[part], self.is_match[part])
+
+
+def same_identity_pairs(
+    query_ids: np.ndarray,
+    gallery_ids: np.ndarray,
+    query_cameras: np.ndarray | None,
+    gallery_cameras: np.ndarray | None,
+    same_set: bool,
+) -> Pairs:
+    """All pairs of equal identity; ignored are those of one camera, and with `same_set` a query with itself."""
+    order = np.argsort(gallery_ids, kind="stable")
+    ordered = gallery_ids[order]
+    begin, end = np.searchsorted(ordered, query_ids, "left"), np.searchsorted(ordered, query_ids, "right")
+    count = end - begin
+    query = np.repeat(np.arange(len(query_ids)), count)
+    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    gallery = order[np.repeat(begin, count) + within]
+    is_match = np.ones(len(query), bool)
+    if query_cameras is not None:
+        is_match &= query_cameras[query] != gallery_cameras[gallery]
+    if same_set:
+        is_match &= query != gallery
+    return Pairs(query, gallery, is_match)
+
+
+def match_ranks(query: FeatureRows, gallery: FeatureRows, pairs: Pairs, junk: np.ndarray) -> list[np.ndarray]:
+    """The ranks of each query's matches, counted from 1, ascending.
+
+    Euclidean distances are ordered by |g|^2 - 2 q.g, cosine ones by -q.g, each in float32. A match and what it is
+    compared with come from the same matrix products of one fixed shape. Ties count against the query.
+
+    Args:
+        junk: (n,) gallery positions that no ranking holds.
+
+    With several processes each compares the queries with its share of the gallery; the counts add up.
+    """
+    ranks: list[np.ndarray] = []
+    size = min(MOST_QUERIES, max(1, ROWS_MEMORY // (4 * len(gallery))))
+    with exact_products(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for first in range(0, len(query), size):
+            last = min(first + size, len(query))
+            rows = query.block(first, last)
+            rows = torch.nn.functional.pad(rows, (0, 0, 0, size - len(rows)))  # every product has the same shape
+            ranks += block_ranks(rows, gallery, pairs.within(first, last), junk, last - first, threads)
+    return ranks
+
+
+def block_ranks(
+    rows: Tensor, gallery: FeatureRows, pairs: Pairs, junk: np.ndarray, queries: int, threads: ThreadPoolExecutor
+) -> list[np.ndarray]:
+    """The ranks of the matches of the first `queries` of `rows`."""
+    share = process_share(len(gallery))
+    distances = order_distances(rows, gallery, share)[:queries]
+    mine = (pairs.gallery >= share.start) & (pairs.gallery < share.stop)
+    row, column = (torch.from_numpy(a[mine]).to(rows.device) for a in (pairs.query, pairs.gallery - share.start))
+    values = torch.zeros(len(pairs.query), device=rows.device)
+    values[torch.from_numpy(mine).to(rows.device)] = distances[row, column]
+    values = sum_over_processes(values).cpu().numpy()
+    distances[row, column] = torch.inf
+    junk = junk[(junk >= share.start) & (junk < share.stop)] - share.start
+    distances.index_fill_(1, torch.from_numpy(junk).to(rows.device), torch.inf)
+
+    owner, values = pairs.query[pairs.is_match], values[pairs.is_match]
+    values = values[np.lexsort((values, owner))]  # ascending within each query
+    matches = np.split(values, np.searchsorted(owner, np.arange(1, queries)))
+    if distances.device.type == "cpu":
+        counts = list(threads.map(count_ahead, distances.numpy(), matches))
+    else:
+        counts = count_ahead_on_device(distances, matches)
+    flat = torch.from_numpy(np.concatenate(counts)).to(rows.device)
+    flat = sum_over_processes(flat).cpu().numpy()
+    counts = np.split(flat, np.cumsum([len(m) for m in matches])[:-1])
+    return [ahead + np.arange(1, len(ahead) + 1) for ahead in counts]
+
+
+def process_share(count: int) -> slice:
+    """This process's part of the gallery: whole blocks, so that every product is one that a single process does."""
+    blocks = -(-count // GALLERY_BLOCK)
+    first, last = (blocks * part // world_size() for part in (rank(), rank() + 1))
+    return slice(first * GALLERY_BLOCK, min(last * GALLERY_BLOCK, count))
+
+
+def order_distances(rows: Tensor, gallery: FeatureRows, share: slice) -> Tensor:
+    """(q, share) float32 values that order the gallery by distance from each row of queries."""
+    found = rows.new_empty(len(rows), max(share.stop - share.start, 0))
+    for start, stop in blocks(share, GALLERY_BLOCK):
+        block = gallery.block(start, stop)
+        out = found[:, start - share.start : stop - share.start]
+        if gallery.cosine:
+            torch.matmul(rows, block.T, out=out).neg_()
+        else:
+            torch.addmm(block.square().sum(1), rows, block.T, alpha=-2, out=out)
+    return found
+
+
+def blocks(part: slice, size: int) -> Iterator[tuple[int, int]]:
+    for start in range(part.start, part.stop, size):
+        yield start, min(start + size, part.stop)
+
+
+def count_ahead(distances: np.ndarray, matches: np.ndarray) -> np.ndarray:
+    """How many of `distances` (G,) are at most each of the ascending `matches` (k,)."""
+    counts = np.zeros(len(matches), np.int64)
+    for index in range(len(matches) - 1, -1, -1):
+        ahead = distances <= matches[index]
+        counts[index] = np.count_nonzero(ahead)
+        if not counts[index]:
+            break
+        if counts[index] < len(distances) // 2:
+            distances = distances[ahead]  # what lies behind a match lies behind all nearer ones
+    return counts
+
+
+def count_ahead_on_device(distances: Tensor, matches: list[np.ndarray]) -> list[np.ndarray]:
+    """`count_ahead` for each row of (q, G): a search in the row's matches, and a count of what fell where."""
+    most = max(len(m) for m in matches)
+    padded = np.full((len(matches), most), np.inf, np.float32)
+    for line, values in zip(padded, matches):
+        line[: len(values)] = values
+    boundaries = torch.from_numpy(padded).to(distances.device)
+    offsets = torch.arange(len(matches), device=distances.device, dtype=torch.int32)[:, None] * (most + 1)
+    counts = torch.zeros(len(matches) * (most + 1), dtype=torch.int64, device=distances.device)
+    for start, stop in blocks(slice(0, distances.shape[1]), GALLERY_BLOCK):
+        places = torch.searchsorted(boundaries, distances[:, start:stop].contiguous(), out_int32=True) + offsets
+        counts += torch.bincount(places.flatten(), minlength=len(counts))
+    ahead = counts.view(len(matches), most + 1).cumsum(1).cpu().numpy()
+    return [line[: len(values)] for line, values in zip(ahead, matches)]
+
+
+@contextmanager
+def exact_products():
+    """Matrix products in full float32, whatever the process has chosen for training."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,137 @@
+"""mAP, CMC and mINP of query features against gallery features."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from reid_kit.errors import InputError, unknown_name
+from reid_kit.evaluation.features import Array, FeatureRows, integer_labels
+from reid_kit.evaluation.metrics import average_precision_of, inverse_negative_penalty
+from reid_kit.evaluation.ranks import match_ranks, same_identity_pairs
+
+METRICS = ("euclidean", "cosine")
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """What one evaluation found. mAP, mINP and the values of `cmc` lie in [0, 1].
+
+    cmc: rank -> share of counted queries whose first match stands at that rank or better.
+    average_precision: (Q,) NaN where a query was skipped. first_match_rank: (Q,) 0 where it was skipped.
+    queries, skipped: counted queries, and those left out for want of a match. gallery: entries without junk.
+    protocol: all that the numbers depend on, in a line.
+    """
+
+    mAP: float
+    mINP: float
+    cmc: dict[int, float]
+    average_precision: np.ndarray
+    first_match_rank: np.ndarray
+    queries: int
+    skipped: int
+    gallery: int
+    protocol: str
+
+
+def evaluate_retrieval(
+    query_features: Array,
+    gallery_features: Array,
+    query_ids: Array | Sequence[int],
+    gallery_ids: Array | Sequence[int],
+    query_cameras: Array | Sequence[int] | None = None,
+    gallery_cameras: Array | Sequence[int] | None = None,
+    *,
+    metric: str = "euclidean",
+    average_precision: str = "step",
+    ranks: Sequence[int] = (1, 5, 10, 20),
+    same_set: bool = False,
+    junk_id: int = -1,
+    no_match: str = "skip",
+    device: str | torch.device | None = None,
+) -> RetrievalResult:
+    """Ranks the gallery for each query and measures where its matches stand.
+
+    Exact: float32 distances, ties against the query, the same on CPU and GPU to rounding. Memory beside the features
+    stays below 256 MB. With several processes each compares its share of the gallery, and all return one result.
+
+    Args:
+        query_features, gallery_features: (Q, D) and (G, D): tensors or arrays of any float type, memory-mapped ones too.
+        query_ids, gallery_ids: (Q,) and (G,) integers.
+        query_cameras, gallery_cameras: (Q,) and (G,) integers: a query ignores its identity in its own camera.
+        metric: "euclidean" or "cosine".
+        average_precision: "step" (mean over matches of precision at each) or "trapezoid" (Market-1501's script).
+        ranks: the k of CMC@k, called Recall@k in metric learning.
+        same_set: query and gallery are one list, and each entry ignores itself alone.
+        junk_id: gallery entries of this identity stand in no ranking.
+        no_match: queries without a match are left out ("skip") or count as 0 ("zero").
+        device: where to compute; None is where the query features are.
+
+    Raises:
+        NonFiniteError: features with NaN or infinity.
+        InputError: shapes or lengths that do not agree, zero features under cosine, unknown names, no query with a match.
+    """
+    if metric not in METRICS:
+        raise unknown_name("metric", metric, METRICS)
+    if no_match not in ("skip", "zero"):
+        raise unknown_name("no_match", no_match, ("skip", "zero"))
+    precision_of = average_precision_of(average_precision)
+    device = usable_device(device if device is not None else getattr(query_features, "device", "cpu"))
+    query = FeatureRows(query_features, "query", device, metric == "cosine")
+    gallery = FeatureRows(gallery_features, "gallery", device, metric == "cosine")
+    if query.width != gallery.width:
+        raise InputError(f"query features are {query.width} wide, gallery features {gallery.width}: one model for both")
+    if same_set and len(query) != len(gallery):
+        raise InputError(f"same_set asks for one set, got {len(query)} queries and a gallery of {len(gallery)}")
+    query_ids = integer_labels(query_ids, len(query), "query_ids")
+    gallery_ids = integer_labels(gallery_ids, len(gallery), "gallery_ids")
+    if (query_cameras is None) != (gallery_cameras is None):
+        raise InputError("cameras are given for one side only; give both, or neither to switch the camera rule off")
+    if query_cameras is not None:
+        query_cameras = integer_labels(query_cameras, len(query), "query_cameras")
+        gallery_cameras = integer_labels(gallery_cameras, len(gallery), "gallery_cameras")
+
+    junk = np.flatnonzero(gallery_ids == junk_id)
+    pairs = same_identity_pairs(query_ids, gallery_ids, query_cameras, gallery_cameras, same_set)
+    found = match_ranks(query, gallery, pairs, junk)
+
+    counted = np.array([len(r) > 0 for r in found])
+    skipped = 0 if no_match == "zero" else int((~counted).sum())
+    queries = len(query) - skipped
+    if not queries:
+        raise InputError(
+            f"none of the {len(query)} queries has a match in the gallery: identities that do not occur there, or "
+            f"cameras parsed wrongly, so that every match is in its query's own camera"
+        )
+    precisions = np.array([precision_of(r) if len(r) else 0.0 for r in found])
+    penalties = np.array([inverse_negative_penalty(r) if len(r) else 0.0 for r in found])
+    first = np.array([r[0] if len(r) else 0 for r in found])
+    rule = "same identity in the same camera ignored" if query_cameras is not None else "no camera rule"
+    return RetrievalResult(
+        mAP=float(precisions.sum() / queries),
+        mINP=float(penalties.sum() / queries),
+        cmc={k: float(((first > 0) & (first <= k)).sum() / queries) for k in ranks},
+        average_precision=precisions if no_match == "zero" else np.where(counted, precisions, np.nan),
+        first_match_rank=first,
+        queries=queries,
+        skipped=skipped,
+        gallery=len(gallery) - len(junk),
+        protocol=(
+            f"{metric} distance, {average_precision} AP, {'each query ignores itself' if same_set else rule}, "
+            f"queries {queries}, skipped {skipped}, gallery {len(gallery) - len(junk)}, junk {len(junk)} ignored, "
+            f"ties against the query"
+        ),
+    )
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device, once it has held a tensor.
+
+    Raises:
+        InputError: it is not there.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used here ({error}); cpu always can") from error

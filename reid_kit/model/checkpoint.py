@@ -1,0 +1,107 @@
+"""Checkpoints that describe themselves: the model in them is built without any other file."""
+
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from reid_kit.errors import InputError
+from reid_kit.files import write_atomically
+from reid_kit.model.embedder import Embedder
+
+FORMAT = 1
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: Embedder,
+    *,
+    config: str = "",
+    dataset: str = "",
+    labels: Mapping[int, int] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    training: Mapping | None = None,
+) -> None:
+    """Writes a checkpoint, whole or not at all.
+
+    Args:
+        config: the resolved config, as YAML text. dataset: what the model was trained on.
+        labels: training identity -> label. metrics: name -> value in 0 .. 1.
+        training: what a resumed run needs; not needed to use the model.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    content = {
+        "format": FORMAT,
+        "model_name": model.arguments["backbone"],
+        "embedder": model.arguments,
+        "state": model.state_dict(),
+        "config": config,
+        "dataset": dataset,
+        "labels": dict(labels or {}),
+        "metrics": dict(metrics or {}),
+        "training": training,
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+def load_checkpoint(path: str | Path) -> dict:
+    """The content of a checkpoint, on the CPU; code in it is not run.
+
+    Raises:
+        InputError: the file is missing, truncated, no checkpoint of this toolkit, or of a later format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no checkpoint {path}; a run folder holds last.pt and best.pt")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path} ({path.stat().st_size} bytes) cannot be read as a checkpoint: it is truncated, or another kind "
+            f"of file ({reason})"
+        ) from error
+    if not isinstance(content, dict) or "embedder" not in content or "state" not in content:
+        raise InputError(
+            f"{path} is not a reid_kit checkpoint. Weights of a backbone alone go to MODEL.WEIGHTS of a config"
+        )
+    if content["format"] > FORMAT:
+        raise InputError(f"{path} has format {content['format']}, this version reads up to {FORMAT}; update reid_kit")
+    return content
+
+
+def load_state(model: nn.Module, content: Mapping, path: str | Path) -> None:
+    """Puts a checkpoint's weights into a model.
+
+    Raises:
+        InputError: the model is of another architecture.
+    """
+    try:
+        model.load_state_dict(content["state"])
+    except RuntimeError as error:
+        mine = getattr(model, "arguments", {})
+        differing = [
+            f"{key} {value!r} there, {mine.get(key)!r} here"
+            for key, value in content["embedder"].items()
+            if mine.get(key) != value
+        ]
+        raise InputError(f"{path} holds another architecture: {'; '.join(differing) or error}") from error
+
+
+def load_model(checkpoint_path: str | Path, device: str | torch.device | None = None) -> Embedder:
+    """The model of a checkpoint, ready to embed; nothing is downloaded.
+
+    Args:
+        device: None is the GPU where there is one.
+    """
+    content = load_checkpoint(checkpoint_path)
+    model = Embedder(**content["embedder"])
+    load_state(model, content, checkpoint_path)
+    return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

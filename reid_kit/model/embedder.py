@@ -1,0 +1,135 @@
+"""Images to embeddings: backbone, pooling, embedding layer, neck."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reid_kit.image import read_image, resize
+from reid_kit.model.backbone import Backbone
+from reid_kit.model.neck import build_neck
+from reid_kit.model.pooling import build_pooling
+
+
+class Features(NamedTuple):
+    """(B, D) each: `metric` before the neck, `inference` after it; the same without a neck."""
+
+    metric: Tensor
+    inference: Tensor
+
+
+class Head(nn.Module):
+    """(B, C, h, w) to features: pooling, a linear layer of `embedding_size` outputs (0: none), neck."""
+
+    def __init__(self, channels: int, pooling: str, embedding_size: int, neck: str):
+        super().__init__()
+        self.pooling = build_pooling(pooling)
+        self.embedding = nn.Linear(channels, embedding_size) if embedding_size else nn.Identity()
+        self.width = embedding_size or channels
+        self.neck = build_neck(neck, self.width)
+
+    def forward(self, maps: Tensor) -> Features:
+        metric = self.embedding(self.pooling(maps))
+        return Features(metric, self.neck(metric))
+
+
+class Embedder(nn.Module):
+    """The model. It takes uint8 images and normalises them itself, so that nothing can be normalised twice.
+
+    Args:
+        backbone, weights, last_stride, levels: see `Backbone`.
+        pooling: "average", "max" or "gem".
+        embedding_size: width of a linear layer after the pooling; 0: none.
+        neck: "none" or "bnneck".
+        height, width: of the images, in pixels.
+        mean, std: of images in 0 .. 1, for three channels; where not given, what the backbone's weights expect.
+
+    With `levels` every level has a head, and the features are the levels' side by side, `level_sizes` wide; out of
+    training each level is L2-normalised first (ranked list loss, section 3.4).
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        weights: str = "imagenet",
+        last_stride: int = 2,
+        pooling: str = "average",
+        embedding_size: int = 0,
+        neck: str = "none",
+        levels: Sequence[str] = (),
+        height: int = 256,
+        width: int = 128,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ):
+        super().__init__()
+        self.backbone = Backbone(backbone, weights, last_stride, levels, height, width)
+        self.heads = nn.ModuleList(Head(c, pooling, embedding_size, neck) for c in self.backbone.channels)
+        self.level_sizes = [head.width for head in self.heads]
+        self.height, self.width = height, width
+        mean, std = mean or self.backbone.mean, std or self.backbone.std
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.arguments = {  # what a checkpoint needs to build the model again
+            "backbone": backbone,
+            "weights": "none",
+            "last_stride": last_stride,
+            "pooling": pooling,
+            "embedding_size": embedding_size,
+            "neck": neck,
+            "levels": list(levels),
+            "height": height,
+            "width": width,
+            "mean": list(mean),
+            "std": list(std),
+        }
+
+    @property
+    def embedding_size(self) -> int:
+        """D, the width of the features."""
+        return sum(self.level_sizes)
+
+    def forward(self, images: Tensor) -> Features:
+        """Features of (B, 3, height, width) RGB images in 0 .. 255, uint8 or float."""
+        images = (images.to(self.mean.dtype) - self.mean) / self.std
+        levels = [head(maps) for head, maps in zip(self.heads, self.backbone(images))]
+        if len(levels) == 1:
+            return levels[0]
+        if not self.training:
+            levels = [Features(F.normalize(metric), F.normalize(inference)) for metric, inference in levels]
+        return Features(*(torch.cat(parts, dim=1) for parts in zip(*levels)))
+
+    @torch.inference_mode()
+    def embed(
+        self, images_or_paths: Sequence[np.ndarray | str | Path], batch_size: int = 64, flip: bool = False
+    ) -> Tensor:
+        """(N, D) float32 L2-normalised embeddings, on the CPU.
+
+        Args:
+            images_or_paths: image files, or (H, W, 3) uint8 RGB arrays of any size.
+            flip: average with the embedding of the mirror image.
+        """
+        training = self.training
+        self.eval()
+        found = [torch.empty(0, self.embedding_size)]
+        for first in range(0, len(images_or_paths), batch_size):
+            images = self._batch(images_or_paths[first : first + batch_size]).to(self.mean.device)
+            features = self(images).inference.float()
+            if flip:
+                features = features + self(images.flip(-1)).inference.float()
+            found.append(F.normalize(features).cpu())
+        self.train(training)
+        return torch.cat(found)
+
+    def _batch(self, images_or_paths: Sequence[np.ndarray | str | Path]) -> Tensor:
+        images = [read_image(item) if isinstance(item, (str, Path)) else np.asarray(item) for item in images_or_paths]
+        resized = np.stack([resize(image, self.height, self.width) for image in images])
+        return torch.from_numpy(resized).permute(0, 3, 1, 2)
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that no pre-trained weights give."""
+        return self.heads.parameters()

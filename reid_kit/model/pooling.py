@@ -1,0 +1,42 @@
+"""A feature map to a vector."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reid_kit.errors import unknown_name
+
+
+class Average(nn.Module):
+    """(B, C, h, w) -> (B, C)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.mean((2, 3))
+
+
+class Max(nn.Module):
+    """(B, C, h, w) -> (B, C)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.amax((2, 3))
+
+
+class GeM(nn.Module):
+    """Generalised mean (Radenovic et al. 2019, eq. 3): (mean of x^p)^(1/p), with p learned from 3, in float32."""
+
+    def __init__(self, p: float = 3.0, epsilon: float = 1e-6):
+        super().__init__()
+        self.p, self.epsilon = nn.Parameter(torch.tensor(p)), epsilon
+
+    def forward(self, maps: Tensor) -> Tensor:
+        with torch.autocast(maps.device.type, enabled=False):
+            return F.relu(maps.float()).clamp(min=self.epsilon).pow(self.p).mean((2, 3)).pow(1 / self.p)
+
+
+POOLINGS = {"average": Average, "max": Max, "gem": GeM}
+
+
+def build_pooling(name: str) -> nn.Module:
+    if name not in POOLINGS:
+        raise unknown_name("pooling", name, POOLINGS)
+    return POOLINGS[name]()

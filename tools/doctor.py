@@ -1,0 +1,7 @@
+"""See `python tools/doctor.py --help`."""
+
+import sys
+
+from reid_kit.cli.main import run
+
+sys.exit(run("doctor"))

@@ -1,0 +1,7 @@
+"""See `python tools/extract.py --help`."""
+
+import sys
+
+from reid_kit.cli.main import run
+
+sys.exit(run("extract"))
