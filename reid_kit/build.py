@@ -1,19 +1,32 @@
 """The one place that turns a config into objects."""
 
+from pathlib import Path
+
 import torch
-from reid_kit.data.augment import train_transform
-from reid_kit.data.loader import train_loader
-from reid_kit.data.sampler import IdentitySampler, ShuffledSampler
-from reid_kit.losses.cross_batch_memory import CrossBatchMemory
-from reid_kit.model.embedder import Embedder
 from yacs.config import CfgNode
 
+from reid_kit.data.augment import train_transform
+from reid_kit.data.loader import TrainLoader
 from reid_kit.data.readers import load_dataset
 from reid_kit.data.records import Record, RetrievalDataset
+from reid_kit.data.sampler import IdentitySampler, ShuffledSampler
 from reid_kit.distributed import rank, world_size
-from reid_kit.errors import InputError
+from reid_kit.errors import InputError, unknown_name
+from reid_kit.evaluation import RetrievalResult
+from reid_kit.losses import build_loss
+from reid_kit.losses.cross_batch_memory import CrossBatchMemory
+from reid_kit.losses.multilevel import MultiLevel
+from reid_kit.losses.registry import option_names
 from reid_kit.losses.weighted_sum import Term, WeightedSum
-from reid_kit.training.testing import TestSettings
+from reid_kit.model.batch_norm import synchronize_batch_norm
+from reid_kit.model.checkpoint import save_checkpoint
+from reid_kit.model.embedder import Embedder, Features
+from reid_kit.training.hard_identities import HardIdentities
+from reid_kit.training.optimizer import build_optimizer
+from reid_kit.training.run_folder import RunFolder
+from reid_kit.training.schedule import build_schedule
+from reid_kit.training.testing import TestSettings, test_retrieval
+from reid_kit.training.trainer import Recipe, Trainer
 
 
 def build_device(config: CfgNode) -> torch.device:
@@ -67,12 +80,34 @@ def build_objective(config: CfgNode, classes: int, model: Embedder) -> WeightedS
             )
         options = dict(entry)
         name, weight, memory = options.pop("name"), float(options.pop("weight", 1.0)), int(options.pop("memory", 0))
-        feature = options.pop("feature", None)
+        options.pop("feature", None)
         loss = _build_term(name, options, classes, model)
         if memory:
             loss = CrossBatchMemory(loss, memory)
-        terms.append(Term(name, loss, weight, feature or loss.feature))
+        feature = entry.get("feature", loss.feature)
+        if feature not in Features._fields:
+            raise unknown_name(f"feature of LOSS.TERMS[{number}]:", feature, Features._fields)
+        terms.append(Term(name, loss, weight, feature))
     return WeightedSum(terms)
+
+
+def _build_term(name: str, options: dict, classes: int, model: Embedder) -> torch.nn.Module:
+    """A loss with what follows from data and model filled in; of several levels, each has a loss of its own."""
+    known = option_names(name)
+    follows = {"classes": classes, "embedding_size": model.embedding_size, "sizes": model.level_sizes}
+    if len(model.level_sizes) > 1 and "sizes" not in known:
+        return MultiLevel(
+            [
+                build_loss(name, **_filled(options, known, {**follows, "embedding_size": size}))
+                for size in model.level_sizes
+            ],
+            model.level_sizes,
+        )
+    return build_loss(name, **_filled(options, known, follows))
+
+
+def _filled(options: dict, known: list[str], follows: dict) -> dict:
+    return {**{key: value for key, value in follows.items() if key in known}, **options}
 
 
 def build_loader(config: CfgNode, records: list[Record], labels: dict[int, int]):
@@ -100,7 +135,7 @@ def build_loader(config: CfgNode, records: list[Record], labels: dict[int, int])
         erasing=config.AUGMENT.ERASING,
         color_jitter=config.AUGMENT.COLOR_JITTER,
     )
-    loader = train_loader(
+    loader = TrainLoader(
         records,
         identities,
         sampler,
@@ -127,3 +162,75 @@ def build_test_settings(config: CfgNode, device: torch.device) -> TestSettings:
         average_precision=config.TEST.AVERAGE_PRECISION,
         autocast=autocast(config, device),
     )
+
+
+def build_trainer(config: CfgNode, dataset: RetrievalDataset, device: torch.device, run: RunFolder | None) -> Trainer:
+    """The whole of a run; `run` is None in processes other than the first."""
+    torch.manual_seed(config.TRAIN.SEED)
+    labels = label_map(dataset.train)
+    model = build_model(config).to(device, memory_format=torch.channels_last)
+    objective = build_objective(config, len(labels), model).to(device)
+    if world_size() > 1:
+        model = synchronize_batch_norm(model, device)
+    if config.TRAIN.COMPILE:
+        model.backbone.compile()
+    loader, sampler = build_loader(config, dataset.train, labels)
+    optimizer = build_optimizer(
+        config.OPTIMIZER.NAME,
+        [
+            (model.backbone.parameters(), 1.0),
+            (model.head_parameters(), config.OPTIMIZER.HEAD_LR_FACTOR),
+            (objective.parameters(), config.OPTIMIZER.LOSS_LR_FACTOR),
+        ],
+        config.OPTIMIZER.LR,
+        config.OPTIMIZER.WEIGHT_DECAY,
+        config.OPTIMIZER.MOMENTUM,
+    )
+    schedule = build_schedule(
+        config.SCHEDULE.NAME,
+        config.TRAIN.EPOCHS * len(sampler),
+        len(sampler),
+        warmup_epochs=config.SCHEDULE.WARMUP_EPOCHS,
+        steps=config.SCHEDULE.STEPS,
+        gamma=config.SCHEDULE.GAMMA,
+        decay_start=config.SCHEDULE.DECAY_START,
+        end_factor=config.SCHEDULE.END_FACTOR,
+    )
+    settings = build_test_settings(config, device)
+
+    def test(model: Embedder) -> dict[str, float]:
+        return headline(test_retrieval(model, dataset, settings).result)
+
+    def save(path: Path, model: Embedder, training: dict | None, metrics: dict[str, float]) -> None:
+        described = {"config": config.dump(), "dataset": dataset.name, "labels": labels}
+        save_checkpoint(path, model, **described, metrics=metrics, training=training)
+
+    pool = config.SAMPLER.HARD_IDENTITY_POOL
+    return Trainer(
+        model,
+        objective,
+        optimizer,
+        schedule,
+        loader,
+        sampler,
+        files=[record.path for record in dataset.train],
+        test=test,
+        save=save,
+        run=run,
+        recipe=Recipe(
+            epochs=config.TRAIN.EPOCHS,
+            seed=config.TRAIN.SEED,
+            autocast=autocast(config, device),
+            ema=config.TRAIN.EMA,
+            clip_norm=config.OPTIMIZER.CLIP_NORM,
+            eval_every=config.TRAIN.EVAL_EVERY,
+            checkpoint_every=config.TRAIN.CHECKPOINT_EVERY,
+        ),
+        device=device,
+        hard_identities=HardIdentities(len(labels), pool) if pool else None,
+    )
+
+
+def headline(result: RetrievalResult) -> dict[str, float]:
+    """The numbers of a result that a run logs."""
+    return {"mAP": result.mAP, **{f"CMC@{k}": value for k, value in result.cmc.items()}, "mINP": result.mINP}

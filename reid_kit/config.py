@@ -131,18 +131,21 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         for source, tree in _with_bases(Path(path), ()):
             _merge(config, tree, source)
         config.TRAIN.OUTPUT = config.TRAIN.OUTPUT or str(Path("runs") / Path(path).stem)
+    return _overridden(config, overrides)
+
+
+def config_from_text(text: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """The frozen config of a dump, as checkpoints and run folders hold it, with `KEY VALUE` overrides."""
+    config = DEFAULTS.clone()
+    _merge(config, _parse_file(text, "saved config"), "saved config")
+    return _overridden(config, overrides)
+
+
+def _overridden(config: CfgNode, overrides: Sequence[str]) -> CfgNode:
     if len(overrides) % 2:
         raise InputError(f"overrides come in pairs KEY VALUE; {overrides[-1]!r} has no value")
     for key, text in zip(overrides[::2], overrides[1::2]):
         _merge(config, _nested(key.split("."), _parse(text, f"value of {key}")), "command line")
-    config.freeze()
-    return config
-
-
-def config_from_text(text: str) -> CfgNode:
-    """The frozen config of a dump, as checkpoints and run folders hold it."""
-    config = DEFAULTS.clone()
-    _merge(config, _parse_file(text, "saved config"), "saved config")
     config.freeze()
     return config
 

@@ -11,8 +11,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from reid_kit.model.checkpoint import load_checkpoint, load_model
-from reid_kit.training.results import write_results
 from yacs.config import CfgNode
 
 from reid_kit.build import build_dataset, build_device, build_model, build_test_settings, build_trainer
@@ -20,6 +18,10 @@ from reid_kit.cli.tables import dataset_table
 from reid_kit.config import config_from_text, load_config
 from reid_kit.distributed import rank, start_processes
 from reid_kit.errors import InputError
+from reid_kit.files import write_atomically
+from reid_kit.model.checkpoint import load_checkpoint, load_model
+from reid_kit.training.curves import training_curves
+from reid_kit.training.results import write_results
 from reid_kit.training.run_folder import RunFolder
 from reid_kit.training.testing import test_retrieval
 
@@ -61,13 +63,15 @@ def main(arguments: argparse.Namespace) -> None:
         if run:
             print(f"stopped at iteration {trainer.iteration}; the same command with --resume goes on from there")
         raise
+    checkpoint = Path(config.TRAIN.OUTPUT) / "best.pt"
+    tested = test_retrieval(load_model(checkpoint, device), dataset, build_test_settings(config, device))
     if run:
+        facts = {"checkpoint": str(checkpoint), "dataset": dataset.name, "training_seconds": round(trainer.seconds, 1)}
+        table = write_results(run.path, dataset.name, tested, facts)
+        write_atomically(run.path / "curves.png", training_curves(run.records()))
         run.close()
-    model = load_model(Path(config.TRAIN.OUTPUT) / "best.pt", device)
-    tested = test_retrieval(model, dataset, build_test_settings(config, device))
-    if rank() == 0:
-        print(f"\ntrained in {trainer.seconds:.0f} s; the best weights on {dataset.name}:\n")
-        print(write_results(run.path, tested, dataset, config, run.records()))
+        print(f"\ntrained in {trainer.seconds:.0f} s; the best weights, {checkpoint}:\n\n{table}\n")
+        print(f"ranked lists: {run.path / 'ranked_list.png'}\ncurves:       {run.path / 'curves.png'}")
 
 
 def check_same(config: CfgNode, folder: Path) -> None:

@@ -78,3 +78,10 @@ def positive_number(name: str, value: float) -> float:
     if not value > 0:
         raise InputError(f"{name} must be above 0, got {value}")
     return value
+
+
+def non_negative_number(name: str, value: float) -> float:
+    """`value` itself if it is at least 0, as margins must be."""
+    if isinstance(value, (str, bool)) or not value >= 0:
+        raise InputError(f"{name} must be a number of at least 0, got {value!r}")
+    return value

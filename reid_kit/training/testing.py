@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from reid_kit.data.augment import test_transform
-from reid_kit.data.loader import test_loader
 from torch import Tensor, nn
 
+from reid_kit.data.augment import test_transform
+from reid_kit.data.loader import TestLoader
 from reid_kit.data.records import Record, RetrievalDataset
 from reid_kit.evaluation import RetrievalResult, evaluate_retrieval
 from reid_kit.training.features import extract_features
@@ -57,11 +57,13 @@ class Tested:
     result: RetrievalResult
     query: ImageSet
     gallery: ImageSet
+    dataset: RetrievalDataset
+    settings: TestSettings
 
 
 def embed_records(model: nn.Module, records: list[Record], settings: TestSettings, title: str) -> ImageSet:
     """The features of `records`, less the images that could not be read and were to be skipped."""
-    loader = test_loader(
+    loader = TestLoader(
         records,
         test_transform(settings.height, settings.width),
         batch_size=settings.batch_size,
@@ -86,7 +88,7 @@ def test_retrieval(model: nn.Module, dataset: RetrievalDataset, settings: TestSe
     protocol = dataset.protocol
     gallery = embed_records(model, dataset.gallery, settings, f"{dataset.name} gallery")
     query = gallery if protocol.same_set else embed_records(model, dataset.query, settings, f"{dataset.name} query")
-    return Tested(evaluate(query, gallery, dataset, settings), query, gallery)
+    return Tested(evaluate(query, gallery, dataset, settings), query, gallery, dataset, settings)
 
 
 test_retrieval.__test__ = False

@@ -42,17 +42,20 @@ def smooth_noise(random: np.random.Generator, height: int, width: int, cells: in
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def pattern(name: str, shape: tuple[int, int], color: Color, second: Color, pitch: int) -> np.ndarray:
-    """A (height, width, 3) cloth: plain, stripes, checks or dots."""
-    height, width = shape
-    y, x = np.mgrid[:height, :width]
-    on = {
-        "plain": np.zeros(shape, bool),
-        "stripes": (y // pitch) % 2 == 0,
-        "bars": (x // pitch) % 2 == 0,
-        "checks": ((y // pitch) % 2 == 0) ^ ((x // pitch) % 2 == 0),
-        "dots": ((y % (2 * pitch) - pitch) ** 2 + (x % (2 * pitch) - pitch) ** 2) < (0.6 * pitch) ** 2,
-    }[name]
+PATTERNS = {  # name -> where the second colour is, from rows and columns counted in pitches
+    "stripes": lambda y, x: y.astype(int) % 2 + 0 * x < 1,
+    "bars": lambda y, x: 0 * y + x.astype(int) % 2 < 1,
+    "checks": lambda y, x: (y.astype(int) + x.astype(int)) % 2 < 1,
+    "dots": lambda y, x: (y % 2 - 1) ** 2 + (x % 2 - 1) ** 2 < 0.36,
+}
+
+
+def pattern(name: str, shape: tuple[int, int], color: Color, second: Color, pitch: int) -> Color | np.ndarray:
+    """A cloth: a colour where it is plain, else a (height, width, 3) picture."""
+    if name == "plain":
+        return color
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    on = PATTERNS[name](y / pitch, x / pitch)
     return np.where(on[..., None], np.array(second, np.float32), np.array(color, np.float32))
 
 

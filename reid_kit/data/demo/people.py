@@ -15,7 +15,7 @@ LOWER_COLORS = [(42, 38, 38), (110, 74, 50), (135, 120, 100), (90, 120, 150), (6
 SKINS = [(165, 190, 228), (130, 165, 205), (95, 130, 175), (60, 85, 125)]
 HAIR = [(25, 25, 30), (35, 50, 80), (80, 130, 175), (130, 130, 135), (30, 45, 110)]
 BAGS = [(35, 35, 40), (40, 40, 130), (110, 70, 40), (70, 110, 140)]
-PATTERNS = ["plain", "plain", "plain", "stripes", "checks", "bars"]
+CLOTHS = ["plain", "plain", "plain", "stripes", "checks", "bars"]
 VIEWS = ("front", "back", "left", "right")
 
 
@@ -55,7 +55,7 @@ def draw_person(random: np.random.Generator) -> Person:
         long_hair=bool(random.random() < 0.4),
         hat=of(UPPER_COLORS) if random.random() < 0.12 else None,
         upper=of(UPPER_COLORS),
-        cloth=PATTERNS[random.integers(len(PATTERNS))],
+        cloth=CLOTHS[random.integers(len(CLOTHS))],
         second=of(UPPER_COLORS),
         sleeves="short" if random.random() < 0.4 else "long",
         jacket=of(UPPER_COLORS) if random.random() < 0.22 else None,
@@ -78,8 +78,10 @@ def paint_person(
     """
     body = Body(canvas.shape[:2], person, foot, size * person.height, view, random)
     for color, mask in body.layers():
-        alpha = mask.astype(np.float32)[..., None] / 255
-        canvas += alpha * (color - canvas)
+        x, y, width, height = cv2.boundingRect(mask)
+        part = np.s_[y : y + height, x : x + width]
+        cloth = (color[part] if isinstance(color, np.ndarray) else np.array(color, np.float32)) * body.shade[part]
+        canvas[part] += mask[part][..., None] / np.float32(255) * (cloth - canvas[part])
 
 
 class Body:
@@ -94,11 +96,9 @@ class Body:
         self.phase = random.uniform(-1, 1)
         self.lean = random.normal(0, 1.0) * u
         self.w = person.build * (0.68 if self.side else 1.0)
-        self.folds = (
-            1 + 0.07 * smooth_noise(random, *shape, 9)[..., None] + 0.04 * smooth_noise(random, *shape, 22)[..., None]
-        )
-        across = (np.arange(shape[1]) - self.x) / (16 * u)
-        self.light = (1 + 0.16 * np.clip(across * random.choice([-1, 1]), -1, 1))[None, :, None].astype(np.float32)
+        folds = 0.07 * smooth_noise(random, *shape, 9) + 0.04 * smooth_noise(random, *shape, 22)
+        across = np.clip((np.arange(shape[1]) - self.x) / (16 * u), -1, 1) * random.choice([-1, 1])
+        self.shade = ((1 + folds) * (1 + 0.16 * across))[..., None].astype(np.float32)
 
     def at(self, right: float, up: float) -> tuple[float, float]:
         """Body coordinates, in u from the foot, to pixels."""
@@ -107,8 +107,7 @@ class Body:
     def layer(self, color, draw) -> tuple[np.ndarray, np.ndarray]:
         mask = np.zeros(self.shape, np.uint8)
         draw(mask)
-        cloth = color if isinstance(color, np.ndarray) else np.array(color, np.float32)
-        return cloth * self.folds * self.light, mask
+        return color, mask
 
     def layers(self):
         p = self.p
@@ -141,7 +140,7 @@ class Body:
     def shadow(self):
         mask = np.zeros(self.shape, np.uint8)
         ellipse(mask, self.at(0, 0), (13 * self.u, 2.6 * self.u), 110)
-        return np.float32(25), mask
+        return (25, 25, 25), mask
 
     def leg(self, which: int, stride: float):
         p, u = self.p, self.u

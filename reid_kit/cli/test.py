@@ -1,0 +1,62 @@
+"""Measure mAP and CMC of a run or a checkpoint, on the dataset it was trained on or on others.
+
+  python tools/test.py --config configs/market_srt.yaml
+  python tools/test.py --checkpoint runs/market_srt/best.pt
+  python tools/test.py --checkpoint runs/market_srt/best.pt --data cuhk03_np --root datasets TEST.FLIP true
+  python tools/test.py --config configs/inshop_srt_bbox.yaml --config configs/inshop_srt_nobbox.yaml
+
+Each result goes to a folder of its own beside the checkpoint: results.json, results.md, ranked_list.png.
+"""
+
+import argparse
+from pathlib import Path
+
+from reid_kit.build import build_dataset, build_device, build_test_settings
+from reid_kit.config import config_from_text, load_config
+from reid_kit.distributed import rank, start_processes
+from reid_kit.errors import InputError
+from reid_kit.evaluation.report import result_table
+from reid_kit.model.checkpoint import load_checkpoint, load_model
+from reid_kit.training.results import write_results
+from reid_kit.training.testing import test_retrieval
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", action="append", default=[], metavar="FILE", help="test best.pt of its run folder")
+    parser.add_argument("--checkpoint", action="append", default=[], metavar="FILE", help="test this; needs no config")
+    parser.add_argument("--data", action="append", default=[], metavar="NAME", help="another dataset; may be repeated")
+    parser.add_argument("--root", metavar="DIR", help="where the datasets are; the default is the training run's")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config.py and new values")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    start_processes()
+    checkpoints = [Path(path) for path in arguments.checkpoint]
+    checkpoints += [Path(load_config(path, arguments.overrides).TRAIN.OUTPUT) / "best.pt" for path in arguments.config]
+    if not checkpoints:
+        raise InputError("nothing to test: give --checkpoint FILE, or --config FILE of a run that has been trained")
+    results = {}
+    for checkpoint in checkpoints:
+        trained = config_from_text(load_checkpoint(checkpoint)["config"])
+        for name in arguments.data or [trained.DATA.NAME]:
+            config = config_from_text(trained.dump(), overrides(arguments, name, trained.DATA.NAME))
+            device = build_device(config)
+            dataset = build_dataset(config)
+            tested = test_retrieval(load_model(checkpoint, device), dataset, build_test_settings(config, device))
+            label = f"{checkpoint.parent.name} on {name}"
+            folder = checkpoint.parent / f"test_{name}"
+            if rank() == 0:
+                facts = {"checkpoint": str(checkpoint), "dataset": name, "test": dict(config.TEST)}
+                write_results(folder, label, tested, facts)
+                print(f"{label}: {folder / 'results.json'}, {folder / 'ranked_list.png'}")
+            results[label] = tested.result
+    if rank() == 0:
+        print(f"\n{result_table(results)}")
+
+
+def overrides(arguments: argparse.Namespace, name: str, trained_on: str) -> list[str]:
+    """The command line's say on the config that the checkpoint was trained with."""
+    found = ["DATA.ROOT", arguments.root] if arguments.root else []
+    if name != trained_on:
+        found += ["DATA.NAME", name, "DATA.OPTIONS", "{}"]
+    return [*found, *arguments.overrides]

@@ -1,0 +1,44 @@
+"""Results as tables and as JSON."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from reid_kit.evaluation.retrieval import RetrievalResult
+
+
+def result_table(results: Mapping[str, RetrievalResult], cmc_name: str = "CMC") -> str:
+    """A Markdown table, in percent, of results by name; their protocols beneath.
+
+    Args:
+        cmc_name: "CMC", or "Recall" as metric learning calls it.
+    """
+    ranks = sorted({k for result in results.values() for k in result.cmc})
+    columns = ["mAP", *(f"{cmc_name}@{k}" for k in ranks), "mINP"]
+    width = max(map(len, results))
+    lines = [
+        f"| {'':{width}} | " + " | ".join(f"{column:>9}" for column in columns) + " |",
+        f"|:{'-' * width}-|" + "|".join("-" * 10 + ":" for _ in columns) + "|",
+    ]
+    for name, result in results.items():
+        values = [result.mAP, *(result.cmc.get(k) for k in ranks), result.mINP]
+        cells = (f"{'-' if value is None else format(100 * value, '.1f'):>9}" for value in values)
+        lines.append(f"| {name:{width}} | " + " | ".join(cells) + " |")
+    lines.append("")
+    lines += [f"{name}: {result.protocol}" for name, result in results.items()]
+    return "\n".join(lines)
+
+
+def result_json(result: RetrievalResult) -> dict:
+    """All of a result in types that JSON has; skipped queries have an average precision of null."""
+    return {
+        "mAP": result.mAP,
+        "mINP": result.mINP,
+        "cmc": {str(k): value for k, value in result.cmc.items()},
+        "queries": result.queries,
+        "skipped": result.skipped,
+        "gallery": result.gallery,
+        "protocol": result.protocol,
+        "average_precision": [None if np.isnan(value) else float(value) for value in result.average_precision],
+        "first_match_rank": result.first_match_rank.tolist(),
+    }
