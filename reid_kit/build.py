@@ -96,13 +96,8 @@ def _build_term(name: str, options: dict, classes: int, model: Embedder) -> torc
     known = option_names(name)
     follows = {"classes": classes, "embedding_size": model.embedding_size, "sizes": model.level_sizes}
     if len(model.level_sizes) > 1 and "sizes" not in known:
-        return MultiLevel(
-            [
-                build_loss(name, **_filled(options, known, {**follows, "embedding_size": size}))
-                for size in model.level_sizes
-            ],
-            model.level_sizes,
-        )
+        each = [{**follows, "embedding_size": size} for size in model.level_sizes]
+        return MultiLevel([build_loss(name, **_filled(options, known, own)) for own in each], model.level_sizes)
     return build_loss(name, **_filled(options, known, follows))
 
 

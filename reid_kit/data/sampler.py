@@ -119,7 +119,7 @@ class IdentitySampler(EpochSampler):
         self.groups = {identity: list(groups[identity].values()) for identity in sorted(groups)}
         if p > len(self.groups):
             raise InputError(
-                f"SAMPLER.P is {p}, but the training set has {len(self.groups)} identities; set SAMPLER.P to at most that"
+                f"SAMPLER.P is {p}, but the training set has {len(self.groups)} identities; set it to at most that"
             )
         self.p, self.k = p, k
         self.fresh = (p + 1) // 2 if hard_identity_pool else p  # identities of a batch that come from the pass
@@ -200,8 +200,7 @@ def take_in_turn(records: list[int], count: int, queue: list[int], random: np.ra
             queue += [records[i] for i in random.permutation(len(records))]
         fresh = [record for record in queue if record not in taken]
         if not fresh and len(taken) < len(records):  # the turn's rest stands in the batch already: the next turn
-            following = [records[i] for i in random.permutation(len(records))]
-            queue += following
+            queue += [records[i] for i in random.permutation(len(records))]
             continue
         record = (fresh or queue)[0]
         queue.remove(record)

@@ -57,7 +57,7 @@ def evaluate_retrieval(
     stays below 256 MB. With several processes each compares its share of the gallery, and all return one result.
 
     Args:
-        query_features, gallery_features: (Q, D) and (G, D): tensors or arrays of any float type, memory-mapped ones too.
+        query_features, gallery_features: (Q, D) and (G, D): tensors or arrays of any float type, also memory-mapped.
         query_ids, gallery_ids: (Q,) and (G,) integers.
         query_cameras, gallery_cameras: (Q,) and (G,) integers: a query ignores its identity in its own camera.
         metric: "euclidean" or "cosine".
@@ -70,7 +70,8 @@ def evaluate_retrieval(
 
     Raises:
         NonFiniteError: features with NaN or infinity.
-        InputError: shapes or lengths that do not agree, zero features under cosine, unknown names, no query with a match.
+        InputError: shapes or lengths that do not agree, zero features under cosine, unknown names, no query that has
+            a match.
     """
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)

@@ -20,9 +20,7 @@ class CrossBatchMemory(EmbeddingLoss):
     def __init__(self, loss: EmbeddingLoss, size: int):
         super().__init__()
         if loss.whole_batch:
-            raise InputError(
-                f"{loss.name} is defined on whole batches and takes no memory; remove `memory` from its term"
-            )
+            raise InputError(f"{loss.name} is defined on whole batches and takes no memory; remove it from the term")
         if size < 1:
             raise InputError(f"memory must hold at least 1 embedding, got {size}")
         self.loss, self.size, self.name = loss, size, loss.name

@@ -17,7 +17,7 @@ BLOCK = {"cpu": 2**19, "cuda": 2**27}  # differences held at once: what fits the
 
 @register("soft_ranking_threshold")
 class SoftRankingThreshold(EmbeddingLoss):
-    r"""alpha * mean over positive pairs of phi(R_ij - T+_i) + (1 - alpha) * mean over negative pairs of phi(T-_i - R_ij).
+    """L = alpha * mean over positive pairs of phi(R_ij - T+_i) + (1 - alpha) * mean over negatives of phi(T-_i - R_ij).
 
     R_ij = 1 + sum over k != j of sigmoid((d_ij - d_ik) / temperature) is the soft rank of j in anchor i's list, which
     holds the anchor itself. P_i counts the anchor and its positives, M_i the list.
@@ -114,7 +114,7 @@ class _SoftRanks(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> Tensor:
-        """dL/dd_m = g_m * sum_k s'(m, k) - sum_j g_j * s'(j, m), with the sigmoid's slope s' = s - s^2, which is even."""
+        """dL/dd_m = g_m * sum_k s'(m, k) - sum_j g_j * s'(j, m), with the slope s' = s - s^2, which is even."""
         (rows,) = ctx.saved_tensors
         parts = []
         for block, g in zip(_blocks(rows), _blocks(gradient)):

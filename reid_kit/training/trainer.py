@@ -26,7 +26,7 @@ RECORD_EVERY = 10  # iterations between two lines of metrics.jsonl
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how to train. `ema` and `clip_norm` are off at 0; `checkpoint_every` is in iterations, 0: each epoch."""
+    """How long and how to train. `ema` and `clip_norm` are off at 0; `checkpoint_every` counts iterations, 0: epochs."""
 
     epochs: int
     seed: int = 0

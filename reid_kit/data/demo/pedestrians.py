@@ -27,7 +27,8 @@ def render(person: Person | None, camera: Camera, random: np.random.Generator, c
     y = height * (0.5 + camera.size / 2 + random.normal(0, 0.025) + 0.02)
     if random.random() < 0.15:  # somebody behind
         beside = x + width * random.choice([-1, 1]) * random.uniform(0.35, 0.55)
-        paint_person(canvas, draw_person(random), (beside, y - 0.06 * height), size * 0.85, random_view(random, camera.views), random)  # fmt: skip
+        other, view = draw_person(random), random_view(random, camera.views)
+        paint_person(canvas, other, (beside, y - 0.06 * height), size * 0.85, view, random)
     if person is not None:
         if cut:
             x, y, size = (

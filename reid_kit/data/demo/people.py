@@ -8,9 +8,8 @@ import numpy as np
 from reid_kit.data.demo.drawing import Color, ellipse, jitter, limb, pattern, points, polygon, smooth_noise
 
 # BGR, as few as a street shows, so that many people share a garment's colour
-UPPER_COLORS = [
-    (40, 36, 36), (225, 225, 222), (120, 118, 115), (96, 52, 34), (40, 38, 150), (60, 105, 50), (60, 150, 190), (160, 140, 200)
-]  # fmt: skip
+UPPER_COLORS = [(40, 36, 36), (225, 225, 222), (120, 118, 115), (96, 52, 34)]
+UPPER_COLORS += [(40, 38, 150), (60, 105, 50), (60, 150, 190), (160, 140, 200)]
 LOWER_COLORS = [(42, 38, 38), (110, 74, 50), (135, 120, 100), (90, 120, 150), (60, 62, 66)]
 SKINS = [(165, 190, 228), (130, 165, 205), (95, 130, 175), (60, 85, 125)]
 HAIR = [(25, 25, 30), (35, 50, 80), (80, 130, 175), (130, 130, 135), (30, 45, 110)]
@@ -207,7 +206,8 @@ class Body:
         hang = 1 if self.view in ("front", "right") else -1
         strap, bag = self.at(-hang * 5 * self.w, 82), self.at(hang * 11 * self.w, 53)
         yield self.layer(p.bag_color, lambda m: limb(m, strap, bag, 1.5 * u, 1.5 * u, 255))
-        corners = points((bag[0] - 5 * u, bag[1] - 2 * u), (bag[0] + 5 * u, bag[1] - 2 * u), (bag[0] + 5.4 * u, bag[1] + 8 * u), (bag[0] - 5.4 * u, bag[1] + 8 * u))  # fmt: skip
+        corners = [(-5, -2), (5, -2), (5.4, 8), (-5.4, 8)]
+        corners = points(*((bag[0] + x * u, bag[1] + y * u) for x, y in corners))
         yield self.layer(p.bag_color, lambda m: polygon(m, corners, 255))
 
     def head(self):

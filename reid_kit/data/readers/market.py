@@ -100,7 +100,7 @@ def read_folder(folder: Path) -> list[Record]:
         match = NAME.match(path.name)
         if not match:
             raise InputError(
-                f"{path}: the name gives no identity and camera; expected IDENTITY_cCAMERA..., as 0002_c1s1_000451_03.jpg"
+                f"{path}: the name gives no identity and camera; expected IDENTITY_cCAMERA, as 0002_c1s1_000451_03.jpg"
             )
         records.append(Record(path, int(match[1]), camera=int(match[2])))
     return records

@@ -22,16 +22,16 @@ def msmt17(folder: Path) -> RetrievalDataset:
     """MSMT17 (Wei et al. 2018): 32,621 images of 1,041 identities in list_train.txt and list_val.txt together, which
     train; 11,659 queries and 82,161 gallery images of 3,060; 15 cameras. V1 keeps its images in train/ and test/, V2 in
     mask_train_v2/ and mask_test_v2/."""
-    for train, test in FOLDERS:
-        if (folder / train).is_dir():
-            break
-    else:
+    present = [pair for pair in FOLDERS if (folder / pair[0]).is_dir()]
+    if not present:
         raise InputError(f"{folder} holds neither train/ (V1) nor mask_train_v2/ (V2); unpack the images there")
-    lists = {
-        name: read_list(folder / f"list_{name}.txt", folder / (train if name in ("train", "val") else test))
-        for name in ("train", "val", "query", "gallery")
-    }
-    return RetrievalDataset("msmt17", lists["train"] + lists["val"], lists["query"], lists["gallery"])
+    train, test = (folder / name for name in present[0])
+    return RetrievalDataset(
+        "msmt17",
+        read_list(folder / "list_train.txt", train) + read_list(folder / "list_val.txt", train),
+        read_list(folder / "list_query.txt", test),
+        read_list(folder / "list_gallery.txt", test),
+    )
 
 
 def read_list(file: Path, images: Path) -> list[Record]:
