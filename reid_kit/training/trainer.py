@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from reid_kit.distributed import rank, world_size
+from reid_kit.distributed import rank, sum_over_processes, world_size
 from reid_kit.errors import NonFiniteError
 from reid_kit.losses.weighted_sum import WeightedSum
 from reid_kit.training.hard_identities import HardIdentities
@@ -26,7 +26,7 @@ RECORD_EVERY = 10  # iterations between two lines of metrics.jsonl
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how to train. `ema` and `clip_norm` are off at 0; `checkpoint_every` counts iterations, 0: epochs."""
+    """How long and how. `ema` and `clip_norm` are off at 0; `checkpoint_every` counts iterations; 0: epochs."""
 
     epochs: int
     seed: int = 0
@@ -147,8 +147,9 @@ class Trainer:
             total, terms, embeddings = self.step(images, labels)
         except NonFiniteError as error:
             raise self.not_finite(batch, str(error)) from error
-        # one transfer for all that the log shows
-        shown = torch.stack([total, *terms, *(f.to(total) for f in self.objective.active_fractions)]).tolist()
+        active = torch.stack([share.to(total) for share in self.objective.active_fractions])
+        active = sum_over_processes(active) / world_size()
+        shown = torch.cat([torch.stack([total, *terms]), active]).tolist()  # one transfer for all that the log shows
         names = ["loss", *self.objective.names, *(f"{name}_active" for name in self.objective.names)]
         values = dict(zip(names, shown))
         if not math.isfinite(shown[0]):
