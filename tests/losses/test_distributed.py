@@ -1,0 +1,71 @@
+"""W processes give the value, and after averaging the gradient, of one process on the whole batch."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+
+from reid_kit.losses.cross_batch_memory import CrossBatchMemory
+from tests.losses.cases import CASES, DIMENSION, build
+from tests.losses.pair_oracles import clustered
+
+ROWS = {2: [9, 7], 3: [6, 2, 8]}  # of each process: unequal, and with identities of one rank alone
+pytestmark = pytest.mark.filterwarnings("ignore:.*without any positive pair")
+
+
+def whole_batch():
+    return clustered([5, 3, 2, 1, 4, 1], seed=6, dimension=DIMENSION)
+
+
+def outcomes(x, y):
+    """Value, gradient by the embeddings and by the loss's own weights, of every loss, and of one with a memory."""
+    found = {}
+    for case in CASES:
+        found[case.id] = outcome(build(*case.values), x, y)
+    remembering = CrossBatchMemory(build("triplet", {}), 100)
+    outcome(remembering, x, y)
+    found["memory"] = outcome(remembering, x, y)
+    return found
+
+
+def outcome(loss, x, y):
+    leaf = x.clone().requires_grad_()
+    value = loss(leaf, y)
+    own = list(loss.parameters())
+    gradients = torch.autograd.grad(value, [leaf, *own], allow_unused=True)
+    return value.detach(), gradients[0], [g for g in gradients[1:] if g is not None]
+
+
+def process(rank, world, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    x, y = whole_batch()
+    start = sum(ROWS[world][:rank])
+    part = slice(start, start + ROWS[world][rank])
+    torch.save(outcomes(x[part], y[part]), f"{folder}/{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module", params=list(ROWS))
+def shared(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gloo")
+    multiprocessing.spawn(process, (request.param, str(folder)), nprocs=request.param)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return outcomes(*whole_batch())
+
+
+@pytest.mark.parametrize("case", [case.id for case in CASES] + ["memory"])
+def test_equal_to_one_process(case, shared, alone):
+    value, gradient, own = alone[case]
+    parts = [part[case] for part in shared]
+    for part in parts:  # every rank prints the value of the whole batch
+        torch.testing.assert_close(part[0], value, rtol=1e-7, atol=1e-9)
+    averaged = torch.cat([part[1] for part in parts]) / len(parts)
+    torch.testing.assert_close(averaged, gradient, rtol=1e-6, atol=1e-9)
+    for mine, theirs in zip(own, zip(*(part[2] for part in parts)), strict=True):
+        torch.testing.assert_close(sum(theirs) / len(parts), mine, rtol=1e-6, atol=1e-9)
