@@ -19,6 +19,7 @@ from reid_kit.evaluation.features import FeatureRows
 ROWS_MEMORY = 128 * 2**20  # bytes of distances held at once
 MOST_QUERIES = 512  # of a block
 GALLERY_BLOCK = 4096  # columns of one matrix product
+TILE = 64  # rows and columns of a product come in whole tiles: at a ragged edge equal rows can differ in the last bit
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def same_identity_pairs(
 def match_ranks(query: FeatureRows, gallery: FeatureRows, pairs: Pairs, junk: np.ndarray) -> list[np.ndarray]:
     """The ranks of each query's matches, counted from 1, ascending.
 
-    Euclidean distances are ordered by |g|^2 - 2 q.g, cosine ones by -q.g, each in float32. A match and what it is
-    compared with come from the same matrix products of one fixed shape. Ties count against the query.
+    Euclidean distances are ordered by |g|^2 - 2 q.g, cosine ones by -q.g, each in float32. Products are of whole tiles,
+    so that equal rows tie to the bit wherever they stand. Ties count against the query.
 
     Args:
         junk: (n,) gallery positions that no ranking holds.
@@ -73,22 +74,21 @@ def match_ranks(query: FeatureRows, gallery: FeatureRows, pairs: Pairs, junk: np
     With several processes each compares the queries with its share of the gallery; the counts add up.
     """
     ranks: list[np.ndarray] = []
-    size = min(MOST_QUERIES, max(1, ROWS_MEMORY // (4 * len(gallery))))
+    size = max(TILE, min(MOST_QUERIES, ROWS_MEMORY // (4 * len(gallery))) // TILE * TILE)
     with exact_products(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for first in range(0, len(query), size):
             last = min(first + size, len(query))
             rows = query.block(first, last)
-            rows = torch.nn.functional.pad(rows, (0, 0, 0, size - len(rows)))  # every product has the same shape
-            ranks += block_ranks(rows, gallery, pairs.within(first, last), junk, last - first, threads)
+            ranks += block_ranks(rows, gallery, pairs.within(first, last), junk, threads)
     return ranks
 
 
 def block_ranks(
-    rows: Tensor, gallery: FeatureRows, pairs: Pairs, junk: np.ndarray, queries: int, threads: ThreadPoolExecutor
+    rows: Tensor, gallery: FeatureRows, pairs: Pairs, junk: np.ndarray, threads: ThreadPoolExecutor
 ) -> list[np.ndarray]:
-    """The ranks of the matches of the first `queries` of `rows`."""
+    """The ranks of the matches of each of `rows` (q, D)."""
     share = process_share(len(gallery))
-    distances = order_distances(rows, gallery, share)[:queries]
+    distances = order_distances(rows, gallery, share)
     mine = (pairs.gallery >= share.start) & (pairs.gallery < share.stop)
     row, column = (torch.from_numpy(a[mine]).to(rows.device) for a in (pairs.query, pairs.gallery - share.start))
     values = torch.zeros(len(pairs.query), device=rows.device)
@@ -100,7 +100,7 @@ def block_ranks(
 
     owner, values = pairs.query[pairs.is_match], values[pairs.is_match]
     values = values[np.lexsort((values, owner))]  # ascending within each query
-    matches = np.split(values, np.searchsorted(owner, np.arange(1, queries)))
+    matches = np.split(values, np.searchsorted(owner, np.arange(1, len(rows))))
     if distances.device.type == "cpu":
         counts = list(threads.map(count_ahead, distances.numpy(), matches))
     else:
@@ -115,20 +115,26 @@ def process_share(count: int) -> slice:
     """This process's part of the gallery: whole blocks, so that every product is one that a single process does."""
     blocks = -(-count // GALLERY_BLOCK)
     first, last = (blocks * part // world_size() for part in (rank(), rank() + 1))
-    return slice(first * GALLERY_BLOCK, min(last * GALLERY_BLOCK, count))
+    return slice(min(first * GALLERY_BLOCK, count), min(last * GALLERY_BLOCK, count))
 
 
 def order_distances(rows: Tensor, gallery: FeatureRows, share: slice) -> Tensor:
     """(q, share) float32 values that order the gallery by distance from each row of queries."""
-    found = rows.new_empty(len(rows), max(share.stop - share.start, 0))
+    queries, rows = len(rows), whole_tiles(rows)
+    found = rows.new_empty(len(rows), -(-(share.stop - share.start) // TILE) * TILE)
     for start, stop in blocks(share, GALLERY_BLOCK):
-        block = gallery.block(start, stop)
-        out = found[:, start - share.start : stop - share.start]
+        block = whole_tiles(gallery.block(start, stop))
+        out = found[:, start - share.start :][:, : len(block)]
         if gallery.cosine:
             torch.matmul(rows, block.T, out=out).neg_()
         else:
             torch.addmm(block.square().sum(1), rows, block.T, alpha=-2, out=out)
-    return found
+    return found[:queries, : share.stop - share.start]
+
+
+def whole_tiles(rows: Tensor) -> Tensor:
+    """(n, D) with rows of zeros up to a multiple of TILE."""
+    return torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % TILE))
 
 
 def blocks(part: slice, size: int) -> Iterator[tuple[int, int]]:
