@@ -19,6 +19,7 @@ from reid_kit.evaluation.features import FeatureRows
 ROWS_MEMORY = 128 * 2**20  # bytes of distances held at once
 MOST_QUERIES = 512  # of a block
 GALLERY_BLOCK = 4096  # columns of one matrix product
+LONG_ROW = 50_000  # columns from which on counting is worth several threads
 TILE = 64  # rows and columns of a product come in whole tiles: at a ragged edge equal rows can differ in the last bit
 
 
@@ -102,7 +103,8 @@ def block_ranks(
     values = values[np.lexsort((values, owner))]  # ascending within each query
     matches = np.split(values, np.searchsorted(owner, np.arange(1, len(rows))))
     if distances.device.type == "cpu":
-        counts = list(threads.map(count_ahead, distances.numpy(), matches))
+        spread = threads.map if distances.shape[1] > LONG_ROW else map
+        counts = list(spread(count_ahead, distances.numpy(), matches))
     else:
         counts = count_ahead_on_device(distances, matches)
     flat = torch.from_numpy(np.concatenate(counts)).to(rows.device)
@@ -150,7 +152,7 @@ def count_ahead(distances: np.ndarray, matches: np.ndarray) -> np.ndarray:
         counts[index] = np.count_nonzero(ahead)
         if not counts[index]:
             break
-        if counts[index] < len(distances) // 2:
+        if index > 8 and counts[index] < len(distances) // 8:  # copying costs as much as eight comparisons
             distances = distances[ahead]  # what lies behind a match lies behind all nearer ones
     return counts
 
