@@ -13,7 +13,7 @@ NAME = re.compile(r"^(-1|\d+)_c(\d+)")  # 0002_c1s1_000451_03.jpg, -1_c3s2_00005
 @register(
     "market1501",
     folders=("Market-1501-v15.09.15", "market1501", "Market-1501"),
-    marker="bounding_box_train",
+    markers=("bounding_box_train",),
     source="Get Market-1501-v15.09.15.zip from its authors (Zheng et al. 2015) and unpack it there.",
     counts=Counts((12936, 751), (3368, 750), (19732, 750), cameras=6),
 )
@@ -39,7 +39,7 @@ def market1501(folder: Path, distractors_500k: bool = False) -> RetrievalDataset
 @register(
     "dukemtmc_reid",
     folders=("DukeMTMC-reID", "dukemtmc-reid", "dukemtmc_reid"),
-    marker="bounding_box_train",
+    markers=("bounding_box_train",),
     source="Its authors withdrew DukeMTMC-reID in 2019; this reader serves those who hold a copy.",
     counts=Counts((16522, 702), (2228, 702), (17661, 1110), cameras=8),
 )
@@ -58,7 +58,7 @@ CUHK03_COUNTS = {
 @register(
     "cuhk03_np",
     folders=("cuhk03-np", "cuhk03_np", "CUHK03-NP"),
-    marker="",
+    markers=("detected", "labeled", "bounding_box_train"),
     source="Get cuhk-03.mat and the new protocol's lists, and run python tools/prepare_cuhk03.py --help.",
     counts=lambda boxes="detected": CUHK03_COUNTS[boxes],
 )
@@ -76,8 +76,8 @@ def cuhk03_np(folder: Path, boxes: str = "detected") -> RetrievalDataset:
     inner = folder / boxes if (folder / boxes).is_dir() else folder
     if not (inner / "bounding_box_train").is_dir():
         raise InputError(
-            f"no cuhk03_np in {folder}: expected {folder / 'cuhk03-np' / boxes / 'bounding_box_train'}. "
-            f"python tools/prepare_cuhk03.py makes it from cuhk-03.mat. Then give the folder with DATA.ROOT or --root"
+            f"no {boxes} boxes of cuhk03_np in {folder}: expected {folder / boxes / 'bounding_box_train'}. "
+            f"python tools/prepare_cuhk03.py makes it from cuhk-03.mat"
         )
     return read_market("cuhk03_np", inner)
 

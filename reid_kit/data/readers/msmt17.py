@@ -14,7 +14,7 @@ FOLDERS = (("train", "test"), ("mask_train_v2", "mask_test_v2"))  # of V1 and V2
 @register(
     "msmt17",
     folders=("MSMT17_V1", "MSMT17_V2", "MSMT17", "msmt17"),
-    marker="list_train.txt",
+    markers=("list_train.txt",),
     source="Ask its authors (Wei et al. 2018) for MSMT17_V1 or V2 and unpack it there.",
     counts=Counts((32621, 1041), (11659, 3060), (82161, 3060), cameras=15),
 )

@@ -28,7 +28,7 @@ class Reader:
     name: str
     read: Callable[..., RetrievalDataset]
     folders: tuple[str, ...]
-    marker: str
+    markers: tuple[str, ...]
     source: str
     counts: Callable[..., Counts]
 
@@ -44,7 +44,7 @@ def register(
     name: str,
     *,
     folders: tuple[str, ...] = (),
-    marker: str = "",
+    markers: tuple[str, ...],
     source: str = "",
     counts: Counts | Callable[..., Counts] = Counts(),
 ) -> Callable:
@@ -52,12 +52,12 @@ def register(
 
     Args:
         folders: what the dataset's own folder may be called under `root`.
-        marker: what the folder must hold to be taken for the dataset.
+        markers: what the folder holds at least one of, if it is the dataset's.
         source: where to get it, for the error. counts: official counts, or a function of the options.
     """
 
     def add(read: Callable[..., RetrievalDataset]) -> Callable[..., RetrievalDataset]:
-        READERS[name] = Reader(name, read, folders, marker, source, counts if callable(counts) else lambda **_: counts)
+        READERS[name] = Reader(name, read, folders, markers, source, counts if callable(counts) else lambda **_: counts)
         return read
 
     return add
@@ -91,14 +91,14 @@ def find_folder(reader: Reader, root: Path) -> Path:
     """`root` itself or the dataset's folder in it, whichever holds the marker."""
     candidates = [root, *(root / folder for folder in reader.folders)]
     for candidate in candidates:
-        if (candidate / reader.marker).exists():
+        if any((candidate / marker).exists() for marker in reader.markers):
             return candidate
-    if (root.parent / reader.marker).exists() and root.is_dir():
+    if root.is_dir() and root.resolve().name in ("bounding_box_train", "bounding_box_test", "query", *reader.markers):
         raise InputError(f"{root} is one level too deep for {reader.name}; give its parent, {root.parent}")
     where = root / reader.folders[0] if reader.folders else root
     state = "does not exist" if not root.exists() else "does not hold it"
     raise InputError(
-        f"no {reader.name} in {root}, which {state}: expected {where / reader.marker}. {reader.source} "
+        f"no {reader.name} in {root}, which {state}: expected {where / reader.markers[0]}. {reader.source} "
         f"Then give the folder with DATA.ROOT or --root"
     )
 

@@ -1,0 +1,131 @@
+"""What is wrong with a dataset's folder, and how to mend it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reid_kit.data.readers.registry import find_reader, load_dataset
+from reid_kit.data.records import DISTRACTOR, JUNK, Record, RetrievalDataset
+from reid_kit.errors import InputError
+from reid_kit.image import read_image
+
+SPLITS = ("train", "query", "gallery")
+
+
+@dataclass
+class Diagnosis:
+    """A dataset and what was found: `problems` keep it from being used, `warnings` change what its numbers mean."""
+
+    dataset: RetrievalDataset
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def diagnose(
+    name: str,
+    root: str | Path,
+    *,
+    check_images: bool = True,
+    progress: Callable[[list[Record]], Iterable[Record]] = iter,
+    **options,
+) -> Diagnosis:
+    """Reads a dataset and checks its counts, cameras, identities, and every image.
+
+    Args:
+        check_images: decode each image and cut its box.
+        progress: wraps the records whose images are read, to show how far it is.
+
+    Raises:
+        InputError: the reader cannot read the folder at all.
+    """
+    diagnosis = Diagnosis(load_dataset(name, root, **options))
+    check_counts(diagnosis, name, options)
+    check_identities(diagnosis)
+    check_matches(diagnosis)
+    if check_images:
+        check_files(diagnosis, progress)
+    return diagnosis
+
+
+def check_counts(diagnosis: Diagnosis, name: str, options: dict) -> None:
+    """Images and identities of each split, and cameras, against the official counts."""
+    counts = find_reader(name).counts(**options)
+    for split in SPLITS:
+        expected = getattr(counts, split)
+        records = getattr(diagnosis.dataset, split)
+        found = len(records), len({record.identity for record in records} - {JUNK, DISTRACTOR})
+        if expected and found != expected:
+            diagnosis.warnings.append(
+                f"{split} has {found[0]:,} images of {found[1]:,} identities, officially {expected[0]:,} of "
+                f"{expected[1]:,}; unpack the dataset again, or expect numbers that compare with nobody's"
+            )
+    cameras = {record.camera for split in SPLITS for record in getattr(diagnosis.dataset, split)}
+    if counts.cameras and len(cameras) != counts.cameras:
+        diagnosis.warnings.append(
+            f"{len(cameras)} cameras ({', '.join(map(str, sorted(cameras)))}), officially {counts.cameras}; the camera "
+            f"is parsed from the file name, so look whether the names are the original ones"
+        )
+
+
+def check_identities(diagnosis: Diagnosis) -> None:
+    """Identities on both sides of the split, and those with a single training image."""
+    dataset = diagnosis.dataset
+    train = {record.identity for record in dataset.train}
+    test = {record.identity for record in dataset.query + dataset.gallery} - {JUNK, DISTRACTOR}
+    if train & test:
+        diagnosis.problems.append(
+            f"{len(train & test)} identities are in train and in test, as {sorted(train & test)[:5]}; a model would be "
+            f"tested on whom it was trained on. Give the identities of each split names of their own"
+        )
+    images: dict[int, int] = {}
+    for record in dataset.train:
+        images[record.identity] = images.get(record.identity, 0) + 1
+    single = sorted(identity for identity, count in images.items() if count == 1)
+    if single:
+        diagnosis.warnings.append(
+            f"{len(single)} training identities have one image, as {single[:5]}: in P x K batches it is repeated"
+        )
+
+
+def check_matches(diagnosis: Diagnosis) -> None:
+    """Queries without a match that counts."""
+    dataset = diagnosis.dataset
+    by_identity: dict[int, list[Record]] = {}
+    for record in dataset.gallery:
+        by_identity.setdefault(record.identity, []).append(record)
+
+    def has_match(query: Record) -> bool:
+        for other in by_identity.get(query.identity, ()):
+            apart = other.path != query.path if dataset.protocol.same_set else True
+            if apart and (not dataset.protocol.camera_aware or other.camera != query.camera):
+                return True
+        return False
+
+    lost = [query for query in dataset.query if not has_match(query)]
+    if lost:
+        which = "in another camera" if dataset.protocol.camera_aware else "besides itself"
+        note = diagnosis.problems if len(lost) == len(dataset.query) else diagnosis.warnings
+        note.append(
+            f"{len(lost)} of {len(dataset.query)} queries have no match {which} in the gallery and are skipped, as "
+            f"{lost[0].path.name}; were cameras parsed wrongly, or gallery images left out?"
+        )
+    domains = {record.domain for record in dataset.train} - {None}
+    if domains:
+        of: dict[int, set] = {}
+        for record in dataset.train:
+            of.setdefault(record.identity, set()).add(record.domain)
+        lonely = sorted(identity for identity, found in of.items() if found != domains)
+        if lonely:
+            diagnosis.warnings.append(
+                f"{len(lonely)} training identities lack one of the domains {sorted(domains)}, as {lonely[:5]}"
+            )
+
+
+def check_files(diagnosis: Diagnosis, progress: Callable[[list[Record]], Iterable[Record]]) -> None:
+    """Every image once: whether it decodes, and whether its box lies on it."""
+    records = {record.path: record for split in SPLITS for record in getattr(diagnosis.dataset, split)}
+    for record in progress(list(records.values())):
+        try:
+            read_image(record.path, record.box, record.source)
+        except InputError as error:
+            diagnosis.problems.append(str(error))

@@ -1,0 +1,89 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from reid_kit import load_dataset
+from reid_kit.errors import InputError
+from tests.data import trees
+
+LISTS = Path(__file__).parents[4] / "shared/data/lists/market1501"
+needs_lists = pytest.mark.skipif(not LISTS.exists(), reason="the official lists are not here")
+
+
+@pytest.mark.parametrize("root", ["", "Market-1501-v15.09.15"])
+def test_records_of_a_tree(tmp_path, root):
+    folder = trees.market(tmp_path / "Market-1501-v15.09.15")
+    dataset = load_dataset("market1501", tmp_path / root)
+    assert [(r.identity, r.camera) for r in dataset.train] == [(i, c) for i in (2, 7) for c in (1, 1, 2, 2)]
+    assert [(r.identity, r.camera) for r in dataset.query] == [(1, 1), (3, 3)]
+    assert [(r.identity, r.camera) for r in dataset.gallery] == [(-1, 5), (0, 4), (1, 1), (1, 2), (3, 6)]
+    assert dataset.query[0].path == folder / "query/0001_c1s1_001_00.jpg"
+    assert dataset.protocol.camera_aware and dataset.protocol.ranks == (1, 5, 10)
+
+
+def test_the_500k_distractors_join_on_demand(tmp_path):
+    trees.market(tmp_path)
+    trees.touch(tmp_path / "distractors_500k", "1.jpg", "2.jpg")
+    assert len(load_dataset("market1501", tmp_path).gallery) == 5
+    dataset = load_dataset("market1501", tmp_path, distractors_500k=True)
+    assert [record.identity for record in dataset.gallery[5:]] == [0, 0]
+
+
+def test_duke_has_the_same_layout(tmp_path):
+    trees.market(tmp_path / "DukeMTMC-reID")
+    trees.touch(tmp_path / "DukeMTMC-reID/bounding_box_train", "0021_c8_f0046182.jpg")
+    assert load_dataset("dukemtmc_reid", tmp_path).train[-1].camera == 8
+
+
+def test_cuhk03_takes_detected_or_labeled(tmp_path):
+    trees.market(tmp_path / "cuhk03-np/detected")
+    for root in ("", "cuhk03-np", "cuhk03-np/detected"):
+        assert len(load_dataset("cuhk03_np", tmp_path / root).train) == 8
+    with pytest.raises(InputError, match="no labeled boxes.*prepare_cuhk03"):
+        load_dataset("cuhk03_np", tmp_path, boxes="labeled")
+    with pytest.raises(InputError, match="detected, labeled"):
+        load_dataset("cuhk03_np", tmp_path, boxes="drawn")
+
+
+def test_bad_folders(tmp_path):
+    with pytest.raises(
+        InputError, match="(?s)does not exist.*Market-1501-v15.09.15/bounding_box_train.*authors.*--root"
+    ):
+        load_dataset("market1501", tmp_path / "nowhere")
+    with pytest.raises(InputError, match="does not hold it"):
+        load_dataset("market1501", tmp_path)
+    folder = trees.market(tmp_path / "market1501")
+    with pytest.raises(InputError, match=f"one level too deep.*{folder}"):
+        load_dataset("market1501", folder / "bounding_box_train")
+    trees.touch(folder / "query", "person.jpg")
+    with pytest.raises(InputError, match="person.jpg.*expected IDENTITY_cCAMERA"):
+        load_dataset("market1501", folder)
+    for path in (folder / "query").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match="query holds no image"):
+        load_dataset("market1501", folder)
+    (folder / "query").rmdir()
+    with pytest.raises(InputError, match="no folder .*query"):
+        load_dataset("market1501", folder)
+
+
+def test_bad_names():
+    with pytest.raises(InputError, match="unknown dataset 'market'.*market1501"):
+        load_dataset("market", ".")
+    with pytest.raises(InputError, match="option of dataset 'market1501'.*distractors_500k"):
+        load_dataset("market1501", ".", distractors=True)
+
+
+@needs_lists
+def test_the_official_counts(tmp_path):
+    for split, folder in (("train", "bounding_box_train"), ("query", "query"), ("test", "bounding_box_test")):
+        with open(LISTS / f"market1501_{split}.csv") as file:
+            names = [Path(field).name for row in csv.reader(file) for field in row if field.endswith(".jpg")]
+        trees.touch(tmp_path / folder, *names, content=b"")
+    dataset = load_dataset("market1501", tmp_path)
+    assert len(dataset.train) == 12936 and len({r.identity for r in dataset.train}) == 751
+    assert len(dataset.query) == 3368 and len({r.identity for r in dataset.query}) == 750
+    gallery = [record.identity for record in dataset.gallery]
+    assert len(gallery) == 19732 and gallery.count(-1) == 3819 and gallery.count(0) == 2798
+    assert {record.camera for record in dataset.gallery} == set(range(1, 7))
