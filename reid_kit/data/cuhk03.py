@@ -64,8 +64,7 @@ def read_lists(path: Path) -> list[tuple[str, str, tuple[int, int, int]]]:
         splits = {split: content[key].ravel().astype(int) - 1 for split, key in SPLITS.items()}
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise InputError(
-            f"{path} is not a list of CUHK03's new protocol ({error}); expected cuhk03_new_protocol_config_detected.mat "
-            f"or ..._labeled.mat"
+            f"{path} is not a list of CUHK03's new protocol ({error}); expected cuhk03_new_protocol_config_*.mat"
         ) from error
     found = []
     for split, indices in splits.items():

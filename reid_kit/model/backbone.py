@@ -109,6 +109,8 @@ def keep_last_resolution(network: nn.Module, name: str) -> None:
     for path, module in halving.items():
         if path.split(".")[:2] == stages[-1]:
             module.stride = 1 if isinstance(module.stride, int) else (1, 1)
+            if isinstance(module, nn.AvgPool2d):  # the shortcut of a ResNet-D: pooling is all that it did
+                module.kernel_size = module.stride
     size = 4 * before
     with torch.no_grad():
         training = network.training

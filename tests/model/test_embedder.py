@@ -1,0 +1,140 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from reid_kit.errors import InputError
+from reid_kit.image import resize
+from reid_kit.model.backbone import Backbone
+from reid_kit.model.embedder import Embedder
+from reid_kit.model.neck import build_neck
+from reid_kit.model.pooling import build_pooling
+
+
+def embedder(backbone="test_resnet", **options):
+    torch.manual_seed(0)
+    return Embedder(backbone, "none", **{"height": 64, "width": 32, **options})
+
+
+IMAGES = torch.randint(0, 256, (3, 3, 64, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+WIDTHS = {
+    "resnet18": 512,
+    "mobilenetv2_100": 1280,
+    "vit_tiny_patch16_224": 192,
+    "convnext_atto": 320,
+    "swin_tiny_patch4_window7_224": 768,
+}
+
+
+@pytest.mark.parametrize("name, width", WIDTHS.items())
+def test_any_backbone(name, width):
+    features = embedder(name).eval()(IMAGES)
+    assert features.metric.shape == features.inference.shape == (3, width)
+    assert features.metric.isfinite().all()
+
+
+def test_images_are_normalised_once_inside():
+    model = embedder(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)).eval()
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(IMAGES)
+    for channel, (mean, std) in enumerate(zip((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))):
+        expected = (IMAGES[:, channel].double() / 255 - mean) / std
+        torch.testing.assert_close(seen[0][:, channel].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenetv2_100", "seresnet50", "resnet10t", "resnet50d"])
+def test_last_stride_one_keeps_the_resolution(name):
+    images = torch.zeros(1, 3, 128, 64)
+    with torch.no_grad():
+        coarse, fine = (Backbone(name, "none", stride, (), 128, 64).eval()(images)[0] for stride in (2, 1))
+    assert fine.shape[1] == coarse.shape[1]
+    assert fine.shape[2:] == (2 * coarse.shape[2], 2 * coarse.shape[3])
+
+
+def test_last_stride_of_a_network_without_stages():
+    with pytest.raises(InputError, match="LAST_STRIDE 1 is not known for vit_tiny_patch16_224"):
+        embedder("vit_tiny_patch16_224", last_stride=1)
+
+
+def test_poolings():
+    maps = torch.rand(2, 5, 4, 3) + 0.1
+    torch.testing.assert_close(build_pooling("average")(maps), maps.flatten(2).mean(2))
+    torch.testing.assert_close(build_pooling("max")(maps), maps.flatten(2).max(2).values)
+    gem = build_pooling("gem")
+    torch.testing.assert_close(gem(maps), maps.flatten(2).pow(3).mean(2).pow(1 / 3))
+    with torch.no_grad():
+        gem.p.fill_(1.0)
+    torch.testing.assert_close(gem(maps), maps.flatten(2).mean(2))
+    assert gem(torch.zeros(1, 1, 2, 2)).isfinite().all()
+
+
+def test_bnneck_has_no_shift():
+    neck = build_neck("bnneck", 4)
+    assert not neck.bias.requires_grad and neck.weight.requires_grad
+    x = torch.randn(16, 4) * 3 + 1
+    torch.testing.assert_close(neck(x).mean(0), torch.zeros(4), atol=1e-5, rtol=0)
+
+
+def test_metric_features_stand_before_the_neck():
+    model = embedder(neck="bnneck", embedding_size=7)
+    features = model.train()(IMAGES)
+    assert features.metric.shape == (3, 7)
+    expected = F.batch_norm(features.metric, None, None, training=True)
+    torch.testing.assert_close(features.inference, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_levels_side_by_side():
+    model = embedder("resnet18", levels=("low", "middle", "high"), embedding_size=6)
+    assert model.backbone.channels == [128, 256, 512] and model.level_sizes == [6, 6, 6] and model.embedding_size == 18
+    trained, tested = model.train()(IMAGES).metric, model.eval()(IMAGES)
+    assert trained.shape == (3, 18)
+    for part in tested.inference.split(6, dim=1):
+        torch.testing.assert_close(part.norm(dim=1), torch.ones(3))
+    maps = model.backbone((IMAGES - model.mean) / model.std)
+    expected = [F.normalize(head(m).metric) for head, m in zip(model.heads, maps)]
+    torch.testing.assert_close(tested.metric, torch.cat(expected, 1))
+    torch.testing.assert_close(maps[2], model.backbone.network.forward_features((IMAGES - model.mean) / model.std))
+
+
+def test_embed_takes_arrays_and_files(tmp_path):
+    model = embedder().train()
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (90, 50, 3), dtype=np.uint8) for _ in range(5)]
+    paths = []
+    for number, image in enumerate(images):
+        paths.append(tmp_path / f"{number}.png")
+        cv2.imwrite(str(paths[-1]), image[..., ::-1])
+    found = model.embed(images, batch_size=2)
+    assert model.training  # left as it was
+    assert found.shape == (5, model.embedding_size) and found.dtype == torch.float32
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(5))
+    torch.testing.assert_close(found, model.embed(paths, batch_size=5), rtol=1e-4, atol=1e-5)
+    batch = torch.from_numpy(np.stack([resize(image, 64, 32) for image in images])).permute(0, 3, 1, 2)
+    torch.testing.assert_close(found, F.normalize(model.eval()(batch).inference), rtol=1e-4, atol=1e-5)
+    assert model.embed([]).shape == (0, model.embedding_size)
+
+
+def test_flipped_images_give_the_same_embedding():
+    model = embedder()
+    images = IMAGES.permute(0, 2, 3, 1).numpy()
+    mirrored = np.ascontiguousarray(images[:, :, ::-1])
+    torch.testing.assert_close(model.embed(images, flip=True), model.embed(mirrored, flip=True), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"backbone": "resnet51"}, "unknown MODEL.BACKBONE 'resnet51'.*resnet"),
+        ({"pooling": "mean"}, "average, gem, max"),
+        ({"neck": "bn"}, "bnneck, none"),
+        ({"levels": ("lowest",)}, "high, low, middle"),
+    ],
+    ids=str,
+)
+def test_unknown_names(options, words):
+    with pytest.raises(InputError, match=words):
+        embedder(**options)
