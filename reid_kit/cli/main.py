@@ -51,3 +51,7 @@ def main() -> None:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...")
     parsed = parser.parse_args()
     sys.exit(run(parsed.command.replace("-", "_"), parsed.arguments, f"reid-kit {parsed.command}"))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,6 @@ torchrun --nproc-per-node 4 tools/train.py --config configs/market_srt.yaml
 import argparse
 from pathlib import Path
 
-import torch
 from yacs.config import CfgNode
 
 from reid_kit.build import build_dataset, build_device, build_model, build_test_settings, build_trainer
@@ -38,24 +37,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     start_processes()
     config = load_config(arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        dry_run(config)
+    else:
+        train(config, arguments.resume)
+
+
+def dry_run(config: CfgNode) -> None:
+    """Prints what a run would be made of."""
+    print(dataset_table(build_dataset(config)))
+    count = sum(parameter.numel() for parameter in build_model(config).parameters())
+    print(f"\n{config.dump()}\n{config.MODEL.BACKBONE}: {count / 1e6:.2f} million parameters")
+
+
+def train(config: CfgNode, resume: bool) -> None:
+    """Trains to the end, tests the best weights, and leaves numbers and pictures in the run folder."""
     device = build_device(config)
     dataset = build_dataset(config)
+    folder, run = Path(config.TRAIN.OUTPUT), None
     if rank() == 0:
-        print(dataset_table(dataset))
-    if arguments.dry_run:
-        torch.manual_seed(config.TRAIN.SEED)
-        model = build_model(config)
-        count = sum(parameter.numel() for parameter in model.parameters())
-        print(f"\n{config.dump()}\n{config.MODEL.BACKBONE}: {count / 1e6:.2f} million parameters")
-        return
-    run = None
-    if rank() == 0:
-        if arguments.resume:
-            check_same(config, Path(config.TRAIN.OUTPUT))
-        run = RunFolder(config.TRAIN.OUTPUT, config.dump(), arguments.resume)
+        print(dataset_table(dataset), flush=True)
+        if resume:
+            check_same(config, folder)
+        run = RunFolder(folder, config.dump(), resume)
     trainer = build_trainer(config, dataset, device, run)
-    if arguments.resume:
-        trainer.load_state_dict(load_checkpoint(Path(config.TRAIN.OUTPUT) / "last.pt")["training"])
+    if resume:
+        trainer.load_state_dict(load_checkpoint(folder / "last.pt")["training"])
         print(f"resumed at epoch {trainer.epoch + 1}, iteration {trainer.iteration}")
     try:
         trainer.fit()
@@ -63,15 +70,15 @@ def main(arguments: argparse.Namespace) -> None:
         if run:
             print(f"stopped at iteration {trainer.iteration}; the same command with --resume goes on from there")
         raise
-    checkpoint = Path(config.TRAIN.OUTPUT) / "best.pt"
-    tested = test_retrieval(load_model(checkpoint, device), dataset, build_test_settings(config, device))
+    best = folder / "best.pt"
+    tested = test_retrieval(load_model(best, device), dataset, build_test_settings(config, device))
     if run:
-        facts = {"checkpoint": str(checkpoint), "dataset": dataset.name, "training_seconds": round(trainer.seconds, 1)}
-        table = write_results(run.path, dataset.name, tested, facts)
-        write_atomically(run.path / "curves.png", training_curves(run.records()))
+        facts = {"checkpoint": str(best), "dataset": dataset.name, "training_seconds": round(trainer.seconds, 1)}
+        table = write_results(folder, dataset.name, tested, facts)
+        write_atomically(folder / "curves.png", training_curves(run.records()))
         run.close()
-        print(f"\ntrained in {trainer.seconds:.0f} s; the best weights, {checkpoint}:\n\n{table}\n")
-        print(f"ranked lists: {run.path / 'ranked_list.png'}\ncurves:       {run.path / 'curves.png'}")
+        print(f"\ntrained in {trainer.seconds:.0f} s; the best weights, {best}:\n\n{table}\n")
+        print(f"ranked lists: {folder / 'ranked_list.png'}\ncurves:       {folder / 'curves.png'}")
 
 
 def check_same(config: CfgNode, folder: Path) -> None:

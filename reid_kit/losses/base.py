@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ class Batch:
     """Anchors against the gallery they are compared with.
 
     anchors (A, D): this process's rows. gallery (G, D): the rows of all processes, then those of a cross-batch
-    memory. Anchor i stands in the gallery as row `first + i`.
+    memory. Anchor i stands in the gallery as row `first + i`. The masks are made once; do not write into them.
     """
 
     anchors: Tensor
@@ -33,23 +34,23 @@ class Batch:
         first = sum(row_counts(len(embeddings), embeddings.device)[: rank()])
         return Batch(embeddings, labels, gallery, gallery_labels, first)
 
-    @property
+    @cached_property
     def is_self(self) -> Tensor:
         """(A, G) bool: the anchor itself, found by index, so that duplicates still count as pairs."""
         rows = torch.arange(len(self.anchors), device=self.anchors.device) + self.first
         return rows[:, None] == torch.arange(len(self.gallery), device=self.anchors.device)
 
-    @property
+    @cached_property
     def same(self) -> Tensor:
         """(A, G) bool: equal labels, the anchor itself included."""
         return self.anchor_labels[:, None] == self.gallery_labels
 
-    @property
+    @cached_property
     def positives(self) -> Tensor:
         """(A, G) bool: P_i, equal labels without the anchor itself."""
         return self.same & ~self.is_self
 
-    @property
+    @cached_property
     def negatives(self) -> Tensor:
         """(A, G) bool: N_i, other labels."""
         return ~self.same
@@ -100,7 +101,7 @@ class EmbeddingLoss(nn.Module):
             warnings.warn(
                 f"{type(self).__name__}: a batch without any positive pair; its positive terms are 0. "
                 f"Sample at least two images of an identity (SAMPLER.K >= 2).",
-                stacklevel=4,
+                stacklevel=5,  # the line that called the loss, above forward and Module.__call__
             )
         return batch
 

@@ -1,5 +1,7 @@
 """Distances and similarities between anchors and gallery, and the masked reductions that the losses share."""
 
+from numbers import Real
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,11 +21,15 @@ def normalized(batch: Batch) -> Batch:
 
 
 def squared_distances(anchors: Tensor, gallery: Tensor) -> Tensor:
-    """(A, G) squared Euclidean distances by one matrix product, around the gallery's mean, which costs few digits."""
+    """(A, G) squared Euclidean distances by one matrix product, around the gallery's mean, which costs few digits.
+
+    Where rounding leaves 0 or less, as between duplicates, the gradient is 0, its true value: a product of terms
+    that should cancel would be all noise under the steep slope of a square root.
+    """
     centre = gallery.detach().mean(dim=0)
     anchors, gallery = anchors - centre, gallery - centre
     squares = anchors.square().sum(1)[:, None] + gallery.square().sum(1)
-    return torch.addmm(squares, anchors, gallery.T, alpha=-2).clamp(min=0)
+    return F.relu(torch.addmm(squares, anchors, gallery.T, alpha=-2))
 
 
 def distances(batch: Batch, kind: str = "euclidean") -> Tensor:
@@ -75,13 +81,18 @@ def fraction(mask: Tensor, of: Tensor) -> Tensor:
 
 def positive_number(name: str, value: float) -> float:
     """`value` itself if it is above 0, as temperatures and scales must be."""
-    if not value > 0:
-        raise InputError(f"{name} must be above 0, got {value}")
+    if not is_number(value) or not value > 0:
+        raise InputError(f"{name} must be a number above 0, got {value!r}")
     return value
 
 
 def non_negative_number(name: str, value: float) -> float:
     """`value` itself if it is at least 0, as margins must be."""
-    if isinstance(value, (str, bool)) or not value >= 0:
+    if not is_number(value) or not value >= 0:
         raise InputError(f"{name} must be a number of at least 0, got {value!r}")
     return value
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a number: neither a bool nor a string, which is what YAML makes of 1e-4."""
+    return isinstance(value, Real) and not isinstance(value, bool)

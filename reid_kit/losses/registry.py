@@ -31,7 +31,7 @@ def build_loss(name: str, **options) -> nn.Module:
     """
     if name not in LOSSES:
         raise unknown_name("loss", name, LOSSES)
-    known = option_names(name)
+    known = inspect.signature(LOSSES[name]).parameters
     for option in options:
         if option not in known:
             raise unknown_name(f"option of loss {name!r}:", option, known)
@@ -39,9 +39,18 @@ def build_loss(name: str, **options) -> nn.Module:
         inspect.signature(LOSSES[name]).bind(**options)
     except TypeError as error:
         raise InputError(f"loss {name!r}: {error}. Options: {', '.join(known)}") from error
+    for option, value in options.items():
+        if isinstance(known[option].default, bool) and not isinstance(value, bool):
+            raise InputError(f"{option} of {name} must be true or false, got {value!r}")
     return LOSSES[name](**options)
 
 
 def option_names(name: str) -> list[str]:
-    """The options of a loss, in the order of its constructor."""
-    return [key for key in inspect.signature(LOSSES[name].__init__).parameters if key != "self"]
+    """The options of a loss, in the order of its constructor.
+
+    Raises:
+        InputError: no loss has this name.
+    """
+    if name not in LOSSES:
+        raise unknown_name("loss", name, LOSSES)
+    return list(inspect.signature(LOSSES[name]).parameters)

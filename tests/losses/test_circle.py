@@ -92,7 +92,7 @@ def test_gradcheck():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"gamma": 0}, "gamma of circle must be above 0"),
+        ({"gamma": 0}, "gamma of circle must be a number above 0"),
         ({"margin": -0.25}, "margin of circle must be a number of at least 0"),
     ],
 )

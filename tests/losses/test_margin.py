@@ -92,8 +92,8 @@ def test_gradcheck_with_its_boundary():
     "options, message",
     [
         ({"margin": -0.2}, "margin of margin must be a number of at least 0"),
-        ({"beta": 0}, "beta of margin must be above 0"),
-        ({"classes": 0}, "classes of margin must be above 0"),
+        ({"beta": 0}, "beta of margin must be a number above 0"),
+        ({"classes": 0}, "classes of margin must be a number above 0"),
     ],
 )
 def test_a_wrong_option_is_named(options, message):

@@ -133,7 +133,7 @@ def test_gradcheck(temperature):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"alpha": 0}, "alpha of ranked_list must be above 0"),
+        ({"alpha": 0}, "alpha of ranked_list must be a number above 0"),
         ({"margin": -0.4}, "margin of ranked_list must be a number of at least 0"),
         ({"temperature": -1}, "temperature of ranked_list must be a number of at least 0"),
         ({"query_weight": "mass"}, "unknown query_weight of ranked_list: 'mass'"),

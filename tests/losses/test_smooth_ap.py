@@ -83,5 +83,5 @@ def test_gradcheck():
 
 
 def test_a_wrong_temperature_is_named():
-    with pytest.raises(InputError, match="temperature of smooth_ap must be above 0"):
+    with pytest.raises(InputError, match="temperature of smooth_ap must be a number above 0"):
         build_loss("smooth_ap", temperature=0)

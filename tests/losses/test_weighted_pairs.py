@@ -242,8 +242,8 @@ def test_gradcheck(options):
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("relative_absolute", {"alpha": 0}, "alpha of relative_absolute must be above 0"),
-        ("binomial_deviance", {"beta": -1}, "beta of binomial_deviance must be above 0"),
+        ("relative_absolute", {"alpha": 0}, "alpha of relative_absolute must be a number above 0"),
+        ("binomial_deviance", {"beta": -1}, "beta of binomial_deviance must be a number above 0"),
         ("binomial_deviance", {"reduction": "max"}, "unknown reduction of binomial_deviance: 'max'"),
         ("contrastive", {"form": "hadsel"}, "Did you mean 'hadsell'"),
         ("contrastive", {"margin": -0.1}, "margin of contrastive must be a number of at least 0"),

@@ -1,0 +1,81 @@
+"""What a user can get wrong, each with one clear error and nothing lost."""
+
+import pytest
+
+from reid_kit.cli.main import run
+from tests.end_to_end.commands import REPOSITORY, tiny
+
+CONFIG = str(REPOSITORY / "configs/market_srt.yaml")
+
+
+@pytest.fixture
+def fails(demo_root, tmp_path, capsys):
+    """Runs tools/train.py on the tiny demo with changes; returns its one error."""
+
+    def train(**changes):
+        output = tmp_path / "run"
+        assert run("train", ["--config", CONFIG, *tiny(demo_root, output, **changes)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and "Traceback" not in error
+        assert not (output / "last.pt").exists()
+        return error
+
+    return train
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"DATA__ROOT": "/nowhere"}, ["no demo in /nowhere", "make_demo.py"]),
+        ({"DATA__NAME": "demos"}, ["unknown dataset 'demos'", "Did you mean 'demo'"]),
+        ({"DATA__OPTIONS": "{boxes: x}"}, ["option of dataset 'demo'", "boxes"]),
+        ({"MODEL__BACKBONE": "resnet500"}, ["unknown MODEL.BACKBONE 'resnet500'", "resnet50"]),
+        ({"MODEL__WEIGHTS": "missing.pth"}, ["missing.pth", "no such file"]),
+        ({"MODEL__POOLING": "gen"}, ["MODEL.POOLING", "gem"]),
+        ({"MODEL__BACKBON": "resnet50"}, ["MODEL.BACKBON", "MODEL.BACKBONE", "command line"]),
+        ({"SAMPLER__P": "100"}, ["SAMPLER.P is 100", "12 identities"]),
+        ({"LOSS__TERMS": "[{name: tripelt}]"}, ["unknown loss 'tripelt'", "Did you mean 'triplet'"]),
+        ({"LOSS__TERMS": "[{name: triplet, margn: 1}]"}, ["margn", "margin"]),
+        ({"LOSS__TERMS": "[triplet]"}, ["LOSS.TERMS[0]", "{name: softmax}"]),
+        ({"LOSS__TERMS": "[{name: triplet, feature: neck}]"}, ["feature of LOSS.TERMS[0]", "inference, metric"]),
+        ({"LOSS__TERMS": "[{name: histogram, memory: 9}]"}, ["histogram", "takes no memory"]),
+        ({"TRAIN__DEVICE": "cuda:9"}, ["TRAIN.DEVICE 'cuda:9'", "cpu always can"]),
+        ({"TRAIN__EPOCHS": "some"}, ["TRAIN.EPOCHS must be int"]),
+    ],
+    ids=lambda value: "" if isinstance(value, list) else str(value),
+)
+def test_wrong_keys_and_values(fails, changes, words):
+    error = fails(**changes)
+    assert all(word in error for word in words), error
+
+
+def test_market_is_asked_for_by_name_and_place(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", ["--config", CONFIG]) == 2
+    error = capsys.readouterr().err
+    assert "datasets/Market-1501-v15.09.15/bounding_box_train" in error and "authors" in error and "--root" in error
+
+
+def test_a_broken_image_stops_or_is_skipped(fails, demo_root, tmp_path, capsys):
+    image = sorted((demo_root / "people/bounding_box_train").iterdir())[0]
+    whole = image.read_bytes()
+    try:
+        image.write_bytes(whole[: len(whole) // 2])
+        assert f"image {image} is truncated" in fails()
+        keys = tiny(demo_root, tmp_path / "skip", DATA__ON_BAD_IMAGE="skip", TRAIN__EPOCHS="1")
+        with pytest.warns(UserWarning, match="left out: image"):
+            assert run("train", ["--config", CONFIG, *keys]) == 0
+    finally:
+        image.write_bytes(whole)
+
+
+def test_a_test_of_nothing(tmp_path, capsys):
+    assert run("test", []) == 2
+    assert "nothing to test" in capsys.readouterr().err
+    assert run("test", ["--checkpoint", str(tmp_path / "best.pt")]) == 2
+    assert "no checkpoint" in capsys.readouterr().err
+
+
+def test_a_resume_of_nothing(demo_root, tmp_path, capsys):
+    assert run("train", ["--config", CONFIG, "--resume", *tiny(demo_root, tmp_path / "run")]) == 2
+    assert "nothing to resume" in capsys.readouterr().err

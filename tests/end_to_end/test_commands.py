@@ -1,0 +1,75 @@
+"""The smaller commands, and that both ways to call them are the same."""
+
+import subprocess
+import sys
+
+import pytest
+
+from reid_kit.cli.main import COMMANDS, run
+from tests.end_to_end.commands import REPOSITORY, tiny
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_tool_and_a_help(command, capsys):
+    assert (REPOSITORY / f"tools/{command}.py").exists()
+    with pytest.raises(SystemExit) as end:
+        run(command, ["--help"])
+    assert end.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+def test_the_console_script_lists_them():
+    done = subprocess.run([sys.executable, "-m", "reid_kit.cli.main", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert all(command.replace("_", "-") in done.stdout for command in COMMANDS)
+
+
+def test_the_demo_is_the_same_every_time(tmp_path, demo_root):
+    from reid_kit.data.demo import write_demo
+
+    write_demo(tmp_path / "demo", train=12, test=8)
+    files = sorted(path.relative_to(demo_root) for path in demo_root.rglob("*") if path.is_file())
+    assert files == sorted(
+        path.relative_to(tmp_path / "demo") for path in (tmp_path / "demo").rglob("*") if path.is_file()
+    )
+    assert all((demo_root / file).read_bytes() == (tmp_path / "demo" / file).read_bytes() for file in files)
+    write_demo(tmp_path / "demo", train=12, test=8)  # already there: left alone
+
+
+def test_a_folder_of_something_else_is_not_touched(tmp_path, capsys):
+    (tmp_path / "photo.jpg").write_bytes(b"mine")
+    assert run("make_demo", ["--root", str(tmp_path)]) == 2
+    assert "is not this demo data" in capsys.readouterr().err
+    assert (tmp_path / "photo.jpg").read_bytes() == b"mine"
+
+
+def test_the_doctor_finds_the_demo_fit(demo_root, capsys):
+    assert run("doctor", ["--data", "demo", "--root", str(demo_root)]) == 0
+    assert "fit to use" in capsys.readouterr().out
+
+
+def test_the_doctor_names_a_broken_image(demo_root, capsys):
+    image = sorted((demo_root / "people/query").iterdir())[0]
+    whole = image.read_bytes()
+    try:
+        image.write_bytes(b"")
+        assert run("doctor", ["--data", "demo", "--root", str(demo_root)]) == 2
+        printed = capsys.readouterr()
+        assert f"problem: image {image} is empty" in printed.out and "1 problems" in printed.err
+    finally:
+        image.write_bytes(whole)
+
+
+def test_compare_trains_each_once(demo_root, tmp_path, capsys):
+    configs = [str(REPOSITORY / f"configs/market_{name}.yaml") for name in ("softmax", "srt")]
+    keys = tiny(demo_root, tmp_path, TRAIN__EPOCHS="1")
+    at = keys.index("LOSS.TERMS")
+    keys = [*keys[:at], *keys[at + 2 :]]
+    arguments = [*configs, *keys, "--seeds", "2", "--output", str(tmp_path / "compare")]
+    assert run("compare", arguments) == 0
+    first = capsys.readouterr().out
+    assert first.count("epoch 1/1") == 4
+    assert "market_softmax" in (tmp_path / "compare/compare.md").read_text() and " ± " in first
+    assert len((tmp_path / "compare/compare.csv").read_text().splitlines()) == 5
+    assert run("compare", arguments) == 0
+    assert "epoch 1/1" not in capsys.readouterr().out
