@@ -5,17 +5,18 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from reid_kit.data.demo.garments import write_garments
 from reid_kit.data.demo.pedestrians import write_people
 from reid_kit.errors import InputError
 
-VERSION = 1  # of the pictures; a new one is rendered again
+VERSION = 2  # of the pictures; a new one is rendered again
 
 
 def write_demo(root: str | Path, seed: int = 0, train: int = 70, test: int = 45) -> None:
     """Renders the demo data into `root`; what is already there for these arguments is left as it is.
 
     Args:
-        seed: another seed gives other people. train, test: identities.
+        seed: another seed gives other people and garments. train, test: identities; half as many garments.
 
     Raises:
         InputError: `root` holds something else.
@@ -31,6 +32,7 @@ def write_demo(root: str | Path, seed: int = 0, train: int = 70, test: int = 45)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=".demo-") as folder:
         half = Path(folder) / "demo"
         write_people(half / "people", seed, train, test, distractors=60, junk=30)
+        write_garments(half / "garments", seed, train // 2, test // 2)
         (half / "demo.json").write_text(json.dumps(made))
         if root.exists():
             root.rmdir()

@@ -1,0 +1,55 @@
+import sys
+from math import log
+
+import numpy as np
+import pytest
+
+from reid_kit.errors import InputError
+from reid_kit.evaluation.clustering import k_means, normalized_mutual_information
+
+
+def nmi_by_loop(a, b):
+    n = len(a)
+    mutual = sum(
+        (c := np.mean((a == x) & (b == y))) and c * log(c / np.mean(a == x) / np.mean(b == y))
+        for x in set(a)
+        for y in set(b)
+    )
+    entropy = [sum(-p * log(p) for p in (np.mean(v == x) for x in set(v))) for v in (a, b)]
+    assert n == len(b)
+    return mutual / (sum(entropy) / 2)
+
+
+def clusters(noise):
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(12), 30)
+    return random.standard_normal((12, 8))[labels] + noise * random.standard_normal((360, 8)), labels
+
+
+@pytest.mark.parametrize("faiss", [True, False])
+def test_well_apart_classes_are_found(monkeypatch, faiss):
+    if not faiss:
+        monkeypatch.setitem(sys.modules, "faiss", None)
+    features, labels = clusters(0.01)
+    assert normalized_mutual_information(features, labels) > 0.8  # random first centres merge some classes
+    assert normalized_mutual_information(features, np.random.default_rng(1).permutation(labels)) < 0.4
+
+
+def test_the_value_is_that_of_the_definition():
+    features, labels = clusters(0.8)
+    unit = (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
+    expected = nmi_by_loop(labels, k_means(unit, 12, 3))
+    assert 0.3 < expected < 0.99
+    assert normalized_mutual_information(features, labels, seed=3) == pytest.approx(expected)
+    assert normalized_mutual_information(features, labels, seed=3) == normalized_mutual_information(
+        features, labels, seed=3
+    )
+
+
+def test_bad_features():
+    features, labels = clusters(0.1)
+    features[3] = np.nan
+    with pytest.raises(InputError, match="1 features hold NaN"):
+        normalized_mutual_information(features, labels)
+    with pytest.raises(InputError, match="labels"):
+        normalized_mutual_information(features[5:], labels)
