@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from reid_kit.errors import InputError, unknown_name
+from reid_kit.model.bn_inception import BNInception
 from reid_kit.model.weights import load_weights
 
+OWN_NETWORKS = {"bn_inception": BNInception}  # what timm does not have
 LEVELS = {"low": -3, "middle": -2, "high": -1}  # name -> stage, counted from the last
 
 
@@ -16,7 +18,7 @@ class Backbone(nn.Module):
     """(B, 3, H, W) normalised images to feature maps (B, C, h, w), the last stage's or those of several stages.
 
     Args:
-        name: a timm model.
+        name: a timm model, or "bn_inception".
         weights: "imagenet" (timm's), "none" (random), or the path of a local file.
         last_stride: 1 keeps the last stage at the resolution of the one before, 2 is the network as it is.
         levels: names of LEVELS; empty: the last features alone.
@@ -70,7 +72,13 @@ class Backbone(nn.Module):
 
 
 def create(name: str, pretrained: bool, height: int, width: int) -> nn.Module:
-    """timm's network without its classifier."""
+    """timm's network, or one of ours, without its classifier."""
+    if name in OWN_NETWORKS:
+        if pretrained:
+            raise InputError(
+                f"no ImageNet weights of {name} can be downloaded; give MODEL.WEIGHTS the path of a local file, or none"
+            )
+        return OWN_NETWORKS[name]()
     if not timm.is_model(name):
         raise nearest_backbone(name)
     fixed = timm.get_pretrained_cfg(name).fixed_input_size
@@ -92,7 +100,7 @@ def nearest_backbone(name: str) -> InputError:
 
     near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
     hint = f" Did you mean {', '.join(near)}?" if near else ""
-    return InputError(f"unknown MODEL.BACKBONE {name!r}.{hint} Any name of timm.list_models() will do")
+    return InputError(f"unknown MODEL.BACKBONE {name!r}.{hint} Any name of timm.list_models() will do, or bn_inception")
 
 
 def keep_last_resolution(network: nn.Module, name: str) -> None:

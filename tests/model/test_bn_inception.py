@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from reid_kit.errors import InputError
+from reid_kit.model.backbone import Backbone
+from reid_kit.model.bn_inception import BNInception
+from reid_kit.model.embedder import Embedder
+
+
+def test_shapes_and_names_are_those_of_the_shared_weights():
+    state = BNInception().state_dict()
+    expected = {
+        "conv1_7x7_s2.weight": (64, 3, 7, 7),
+        "conv2_3x3.weight": (192, 64, 3, 3),
+        "inception_3a_1x1.weight": (64, 192, 1, 1),
+        "inception_3b_pool_proj_bn.running_var": (64,),
+        "inception_3c_3x3.weight": (160, 128, 3, 3),
+        "inception_4a_1x1.weight": (224, 576, 1, 1),
+        "inception_4d_double_3x3_2.bias": (192,),
+        "inception_4e_double_3x3_reduce.weight": (192, 608, 1, 1),
+        "inception_5a_1x1.weight": (352, 1056, 1, 1),
+        "inception_5b_pool_proj.weight": (128, 1024, 1, 1),
+    }
+    assert {name: tuple(state[name].shape) for name in expected} == expected
+    assert len([name for name in state if name.endswith("_bn.weight")]) == 69
+    assert sum(parameter.numel() for parameter in BNInception().parameters()) == 11_295_240 - 1_025_000  # no classifier
+
+
+def test_as_a_backbone_with_levels():
+    backbone = Backbone("bn_inception", "none", 2, ("low", "middle", "high"), 64, 64).eval()
+    maps = backbone(torch.zeros(1, 3, 64, 64))
+    assert [tuple(m.shape[1:]) for m in maps] == [(576, 4, 4), (1056, 2, 2), (1024, 2, 2)]
+
+
+def test_the_channels_are_turned_and_scaled_as_the_weights_expect():
+    model = Embedder("bn_inception", "none", height=64, width=64).eval()
+    seen = []
+    model.backbone.network.conv1_7x7_s2.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    image = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    image[0, 0], image[0, 2] = 200, 30  # red, blue
+    model(image)
+    torch.testing.assert_close(seen[0][0, :, 0, 0], torch.tensor([30.0 - 104, 0 - 117, 200 - 128]), atol=1e-3, rtol=0)
+
+
+def test_its_weights_come_from_a_file(tmp_path):
+    with pytest.raises(InputError, match="no ImageNet weights of bn_inception"):
+        Backbone("bn_inception", "imagenet", 2, (), 64, 64)
+    state = {**BNInception().state_dict(), "last_linear.weight": torch.zeros(1000, 1024)}
+    torch.save(state, tmp_path / "bn_inception.pth")
+    loaded = Backbone("bn_inception", str(tmp_path / "bn_inception.pth"), 2, (), 64, 64).network.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items() if name in loaded)
