@@ -4,17 +4,21 @@
   python tools/test.py --checkpoint runs/market_srt/best.pt
   python tools/test.py --checkpoint runs/market_srt/best.pt --data cuhk03_np --root datasets TEST.FLIP true
   python tools/test.py --config configs/inshop_srt_bbox.yaml --config configs/inshop_srt_nobbox.yaml
+  python tools/test.py --features market.npz --features theirs.mat TEST.METRIC cosine
 
 Each result goes to a folder of its own beside the checkpoint: results.json, results.md, ranked_list.png.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from reid_kit.build import build_dataset, build_device, build_test_settings
 from reid_kit.config import config_from_text, load_config
 from reid_kit.distributed import rank, start_processes
 from reid_kit.errors import InputError
+from reid_kit.evaluation import RetrievalResult, evaluate_retrieval
+from reid_kit.evaluation.feature_files import read_feature_file
 from reid_kit.evaluation.report import result_table
 from reid_kit.model.checkpoint import load_checkpoint, load_model
 from reid_kit.training.results import write_results
@@ -26,11 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", action="append", default=[], metavar="FILE", help="test this; needs no config")
     parser.add_argument("--data", action="append", default=[], metavar="NAME", help="another dataset; may be repeated")
     parser.add_argument("--root", metavar="DIR", help="where the datasets are; the default is the training run's")
+    parser.add_argument("--features", action="append", default=[], metavar="FILE", help=".npz or .mat of any toolkit")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config.py and new values")
 
 
 def main(arguments: argparse.Namespace) -> None:
     start_processes()
+    if arguments.features:
+        print(result_table({Path(file).name: of_file(file, arguments.overrides) for file in arguments.features}))
+        return
     checkpoints = [Path(path) for path in arguments.checkpoint]
     checkpoints += [Path(load_config(path, arguments.overrides).TRAIN.OUTPUT) / "best.pt" for path in arguments.config]
     if not checkpoints:
@@ -52,6 +60,24 @@ def main(arguments: argparse.Namespace) -> None:
             results[label] = tested.result
     if rank() == 0:
         print(f"\n{result_table(results)}")
+
+
+def of_file(file: str, keys: Sequence[str]) -> RetrievalResult:
+    """The result of features that are there already, by the TEST keys."""
+    query, gallery = read_feature_file(file)
+    settings = load_config(None, keys).TEST
+    cameras = (query.cameras, gallery.cameras) if query is not gallery and gallery.cameras is not None else (None, None)
+    return evaluate_retrieval(
+        query.features,
+        gallery.features,
+        query.identities,
+        gallery.identities,
+        *cameras,
+        metric=settings.METRIC,
+        average_precision=settings.AVERAGE_PRECISION,
+        ranks=(1, 5, 10),
+        same_set=query is gallery,
+    )
 
 
 def overrides(arguments: argparse.Namespace, name: str, trained_on: str) -> list[str]:
