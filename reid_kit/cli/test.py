@@ -43,7 +43,7 @@ def main(arguments: argparse.Namespace) -> None:
     checkpoints += [Path(load_config(path, arguments.overrides).TRAIN.OUTPUT) / "best.pt" for path in arguments.config]
     if not checkpoints:
         raise InputError("nothing to test: give --checkpoint FILE, or --config FILE of a run that has been trained")
-    results = {}
+    results, nmi = {}, {}
     for checkpoint in checkpoints:
         trained = config_from_text(load_checkpoint(checkpoint)["config"])
         for name in arguments.data or [trained.DATA.NAME]:
@@ -57,9 +57,9 @@ def main(arguments: argparse.Namespace) -> None:
                 facts = {"checkpoint": str(checkpoint), "dataset": name, "test": dict(config.TEST)}
                 write_results(folder, label, tested, facts)
                 print(f"{label}: {folder / 'results.json'}, {folder / 'ranked_list.png'}")
-            results[label] = tested.result
+            results[label], nmi[label] = tested.result, tested.nmi
     if rank() == 0:
-        print(f"\n{result_table(results)}")
+        print(f"\n{result_table(results, nmi=nmi)}")
 
 
 def of_file(file: str, keys: Sequence[str]) -> RetrievalResult:

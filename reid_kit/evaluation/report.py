@@ -1,27 +1,34 @@
 """Results as tables and as JSON."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
 from reid_kit.evaluation.retrieval import RetrievalResult
 
 
-def result_table(results: Mapping[str, RetrievalResult], cmc_name: str = "CMC") -> str:
+def result_table(
+    results: Mapping[str, RetrievalResult],
+    cmc_name: str = "CMC",
+    nmi: Mapping[str, float | None] = MappingProxyType({}),
+) -> str:
     """A Markdown table, in percent, of results by name; their protocols beneath.
 
     Args:
         cmc_name: "CMC", or "Recall" as metric learning calls it.
+        nmi: normalised mutual information by name, a last column where there is any.
     """
+    clustered = any(value is not None for value in nmi.values())
     ranks = sorted({k for result in results.values() for k in result.cmc})
-    columns = ["mAP", *(f"{cmc_name}@{k}" for k in ranks), "mINP"]
+    columns = ["mAP", *(f"{cmc_name}@{k}" for k in ranks), "mINP", *["NMI"] * clustered]
     width = max(map(len, results))
     lines = [
         f"| {'':{width}} | " + " | ".join(f"{column:>9}" for column in columns) + " |",
         f"|:{'-' * width}-|" + "|".join("-" * 10 + ":" for _ in columns) + "|",
     ]
     for name, result in results.items():
-        values = [result.mAP, *(result.cmc.get(k) for k in ranks), result.mINP]
+        values = [result.mAP, *(result.cmc.get(k) for k in ranks), result.mINP, *[nmi.get(name)] * clustered]
         cells = (f"{'-' if value is None else format(100 * value, '.1f'):>9}" for value in values)
         lines.append(f"| {name:{width}} | " + " | ".join(cells) + " |")
     lines.append("")

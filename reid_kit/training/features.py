@@ -27,7 +27,7 @@ def extract_features(
     """
     training = model.training
     model.eval()
-    features, positions = [], []
+    features, positions = [torch.empty(0, model.embedding_size)], [torch.empty(0, dtype=torch.int64)]
     for images, indices in tqdm(loader, desc=title, unit="batch", leave=False, disable=not sys.stderr.isatty()):
         images = images.to(device, non_blocking=True)
         views = [images, images.flip(-1)] if flip else [images]

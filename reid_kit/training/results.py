@@ -24,8 +24,9 @@ def write_results(folder: Path, name: str, tested: Tested, facts: Mapping[str, o
     """
     folder.mkdir(parents=True, exist_ok=True)
     recall = "Recall" if tested.dataset.protocol.same_set else "CMC"
-    table = result_table({name: tested.result}, recall)
-    write_atomically(folder / "results.json", json.dumps({**facts, **result_json(tested.result)}, indent=1))
+    table = result_table({name: tested.result}, recall, {name: tested.nmi})
+    content = {**facts, **result_json(tested.result), "nmi": tested.nmi}
+    write_atomically(folder / "results.json", json.dumps(content, indent=1))
     write_atomically(folder / "results.md", table + "\n")
     write_atomically(folder / "ranked_list.png", draw_ranked_lists(tested))
     return table

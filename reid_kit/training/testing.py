@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from reid_kit.data.augment import test_transform
 from reid_kit.data.loader import TestLoader
 from reid_kit.data.records import Record, RetrievalDataset
+from reid_kit.distributed import gather_rows, rank, world_size
 from reid_kit.evaluation import RetrievalResult, evaluate_retrieval
+from reid_kit.evaluation.clustering import normalized_mutual_information
 from reid_kit.training.features import extract_features
 
 
@@ -55,6 +57,7 @@ class Tested:
     """The result and what it was computed from."""
 
     result: RetrievalResult
+    nmi: float | None
     query: ImageSet
     gallery: ImageSet
     dataset: RetrievalDataset
@@ -62,9 +65,13 @@ class Tested:
 
 
 def embed_records(model: nn.Module, records: list[Record], settings: TestSettings, title: str) -> ImageSet:
-    """The features of `records`, less the images that could not be read and were to be skipped."""
+    """The features of `records`, less the images that could not be read and were to be skipped.
+
+    Several processes embed a share each and return all features.
+    """
+    first, last = (len(records) * part // world_size() for part in (rank(), rank() + 1))
     loader = TestLoader(
-        records,
+        records[first:last],
         test_transform(settings.height, settings.width),
         batch_size=settings.batch_size,
         workers=settings.workers,
@@ -80,6 +87,7 @@ def embed_records(model: nn.Module, records: list[Record], settings: TestSetting
         autocast=settings.autocast,
         title=title,
     )
+    features, positions = (gather_rows(rows.to(settings.device)).cpu() for rows in (features, positions + first))
     return ImageSet([records[position] for position in positions.tolist()], features)
 
 
@@ -88,7 +96,8 @@ def test_retrieval(model: nn.Module, dataset: RetrievalDataset, settings: TestSe
     protocol = dataset.protocol
     gallery = embed_records(model, dataset.gallery, settings, f"{dataset.name} gallery")
     query = gallery if protocol.same_set else embed_records(model, dataset.query, settings, f"{dataset.name} query")
-    return Tested(evaluate(query, gallery, dataset, settings), query, gallery, dataset, settings)
+    nmi = normalized_mutual_information(gallery.features, gallery.identities) if protocol.nmi else None
+    return Tested(evaluate(query, gallery, dataset, settings), nmi, query, gallery, dataset, settings)
 
 
 test_retrieval.__test__ = False

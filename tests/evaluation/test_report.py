@@ -1,0 +1,36 @@
+import json
+
+import numpy as np
+
+from reid_kit import evaluate_retrieval
+from reid_kit.evaluation.report import result_json, result_table
+
+
+def results():
+    one = evaluate_retrieval(np.eye(3)[[0, 1]], np.eye(3), [0, 1], [0, 1, 2], ranks=(1, 5))
+    two = evaluate_retrieval(np.eye(3)[[0, 1]], np.eye(3), [0, 9], [2, 1, 0], ranks=(1, 20))
+    return one, two
+
+
+def test_the_table_sets_results_side_by_side():
+    one, two = results()
+    lines = result_table({"one": one, "two": two}).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[:4]]
+    assert cells[0] == ["", "mAP", "CMC@1", "CMC@5", "CMC@20", "mINP"]
+    assert cells[2] == ["one", "100.0", "100.0", "100.0", "-", "100.0"]
+    assert cells[3] == ["two", "33.3", "0.0", "-", "100.0", "33.3"]
+    assert lines[5] == f"one: {one.protocol}" and "skipped 1" in lines[6]
+
+
+def test_nmi_is_a_column_where_there_is_one():
+    one, two = results()
+    lines = result_table({"one": one, "two": two}, "Recall", {"one": 0.5, "two": None}).splitlines()
+    assert "Recall@1" in lines[0] and lines[0].split("|")[-2].strip() == "NMI"
+    assert lines[2].split("|")[-2].strip() == "50.0" and lines[3].split("|")[-2].strip() == "-"
+    assert "NMI" not in result_table({"one": one}, "Recall", {"one": None})
+
+
+def test_json_holds_each_query():
+    content = json.loads(json.dumps(result_json(results()[1])))
+    assert content["average_precision"] == [1 / 3, None] and content["first_match_rank"] == [3, 0]
+    assert content["cmc"] == {"1": 0.0, "20": 1.0} and content["queries"] == 1 and content["skipped"] == 1
