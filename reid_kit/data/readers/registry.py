@@ -88,7 +88,9 @@ def find_reader(name: str) -> Reader:
 
 
 def find_folder(reader: Reader, root: Path) -> Path:
-    """`root` itself or the dataset's folder in it, whichever holds the marker."""
+    """`root` itself or the dataset's folder in it, whichever holds a marker; a table may be given itself."""
+    if root.is_file() and root.suffix == Path(reader.markers[0]).suffix:
+        return root
     candidates = [root, *(root / folder for folder in reader.folders)]
     for candidate in candidates:
         if any((candidate / marker).exists() for marker in reader.markers):

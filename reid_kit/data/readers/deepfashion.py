@@ -1,0 +1,117 @@
+"""DeepFashion's two retrieval sets (Liu et al. 2016): in-shop, and consumer-to-shop."""
+
+from pathlib import Path
+
+from reid_kit.data.readers.lists import Line, read_box, read_counted
+from reid_kit.data.readers.registry import Counts, register
+from reid_kit.data.records import Protocol, Record, RetrievalDataset
+from reid_kit.errors import InputError
+
+PARTITION = "Eval/list_eval_partition.txt"
+IN_SHOP = Protocol(camera_aware=False, ranks=(1, 10, 20, 30, 40, 50))
+CONSUMER_TO_SHOP = Protocol(camera_aware=False, ranks=(1, 20, 50))
+DOMAINS = {"image_pair_name_1": "consumer", "image_pair_name_2": "shop"}
+
+
+@register(
+    "inshop",
+    folders=("In-shop", "In-shop Clothes Retrieval Benchmark", "in-shop", "inshop"),
+    markers=(PARTITION,),
+    source="Ask DeepFashion's authors for the In-shop Clothes Retrieval Benchmark and unpack Anno, Eval and img there.",
+    counts=Counts((25882, 3997), (14218, 3985), (12612, 3985)),
+)
+def inshop(folder: Path) -> RetrievalDataset:
+    """In-shop clothes retrieval.
+
+        Eval/list_eval_partition.txt    image_name item_id evaluation_status: 52,712 lines
+        Anno/list_bbox_inshop.txt       image_name clothes_type pose_type x_1 y_1 x_2 y_2
+        img/ or Img/img/
+
+    Train 25,882 images of 3,997 items; query 14,218 and gallery 12,612 of the same 3,985. No cameras.
+    """
+    return read_in_shop("inshop", folder)
+
+
+@register(
+    "consumer_to_shop",
+    folders=("Consumer-to-shop", "Consumer-to-shop Clothes Retrieval Benchmark", "consumer-to-shop", "consumer2shop"),
+    markers=(PARTITION,),
+    source="Ask DeepFashion's authors for the Consumer-to-shop Benchmark and unpack Anno, Eval and img there.",
+)
+def consumer_to_shop(folder: Path) -> RetrievalDataset:
+    """Consumer-to-shop clothes retrieval.
+
+        Eval/list_eval_partition.txt     image_pair_name_1 image_pair_name_2 item_id evaluation_status: consumer, shop
+        Anno/list_bbox_consumer2shop.txt image_name clothes_type source_type (1 shop, 2 consumer) x_1 y_1 x_2 y_2
+        img/ or Img/img/
+
+    An image stands in many pairs; records are unique images. Queries are the test consumers, the gallery is all test
+    shop images; both domains train, with the item as identity. Pairs of status `val` are left out.
+    """
+    return read_consumer_to_shop("consumer_to_shop", folder)
+
+
+def read_in_shop(name: str, folder: Path) -> RetrievalDataset:
+    lines = read_counted(folder / PARTITION, ("image_name", "item_id", "evaluation_status"))
+    boxes = read_boxes(folder / "Anno/list_bbox_inshop.txt")
+    images = image_root(folder, lines[0][1]["image_name"])
+    splits: dict[str, list[Record]] = {"train": [], "query": [], "gallery": []}
+    for source, fields in lines:
+        status = fields["evaluation_status"]
+        if status not in splits:
+            raise InputError(f"{source}: evaluation_status {status!r}; expected train, query or gallery")
+        splits[status].append(record(images, fields["image_name"], fields["item_id"], source, boxes, None))
+    check_items(folder, splits["train"], splits["query"] + splits["gallery"])
+    return RetrievalDataset(name, splits["train"], splits["query"], splits["gallery"], IN_SHOP)
+
+
+def read_consumer_to_shop(name: str, folder: Path) -> RetrievalDataset:
+    lines = read_counted(folder / PARTITION, (*DOMAINS, "item_id", "evaluation_status"))
+    boxes = read_boxes(folder / "Anno/list_bbox_consumer2shop.txt")
+    images = image_root(folder, lines[0][1]["image_pair_name_1"])
+    found: dict[tuple[str, str], dict[str, Record]] = {
+        (status, domain): {} for status in ("train", "val", "test") for domain in DOMAINS.values()
+    }
+    for source, fields in lines:
+        for column, domain in DOMAINS.items():
+            path, group = fields[column], (fields["evaluation_status"], domain)
+            if group not in found:
+                raise InputError(f"{source}: evaluation_status {group[0]!r}; expected train, val or test")
+            if path not in found[group]:
+                found[group][path] = record(images, path, fields["item_id"], source, boxes, domain)
+    train = [*found["train", "consumer"].values(), *found["train", "shop"].values()]
+    query, gallery = list(found["test", "consumer"].values()), list(found["test", "shop"].values())
+    check_items(folder, train, query + gallery)
+    return RetrievalDataset(name, train, query, gallery, CONSUMER_TO_SHOP)
+
+
+def record(images: Path, path: str, item: str, source: str, boxes: dict[str, Line], domain: str | None) -> Record:
+    """A record with its box; items are called id_00000001."""
+    digits = item.removeprefix("id_")
+    if not digits.isdigit():
+        raise InputError(f"{source}: item_id {item!r}; expected id_00000001")
+    line, fields = boxes.get(path, (source, None))
+    box = read_box(line, fields) if fields else None
+    return Record(images / path, int(digits), box=box, domain=domain, source=line)
+
+
+def read_boxes(path: Path) -> dict[str, Line]:
+    """The line of each image; none where the list is not there, as without boxes it is not needed."""
+    if not path.exists():
+        return {}
+    lines = read_counted(path, ("image_name", "x_1", "y_1", "x_2", "y_2"))
+    return {fields["image_name"]: (source, fields) for source, fields in lines}
+
+
+def image_root(folder: Path, first: str) -> Path:
+    """The folder that the lists' paths, img/..., are relative to."""
+    for root in (folder, folder / "Img"):
+        if (root / first).exists():
+            return root
+    raise InputError(f"no image {folder / first}, the first of {folder / PARTITION}; unpack img.zip in {folder}")
+
+
+def check_items(folder: Path, train: list[Record], test: list[Record]) -> None:
+    both = {record.identity for record in train} & {record.identity for record in test}
+    if both:
+        raise InputError(f"{folder / PARTITION}: {len(both)} items are in train and in test, as id_{min(both):08d}")

@@ -1,0 +1,114 @@
+"""The sets of metric learning, whose test images are query and gallery at once: SOP, CUB-200-2011, Cars196."""
+
+from pathlib import Path
+
+import scipy.io
+
+from reid_kit.data.readers.lists import read_headed, read_lines
+from reid_kit.data.readers.registry import Counts, register
+from reid_kit.data.records import Protocol, Record, RetrievalDataset
+from reid_kit.errors import InputError
+
+PRODUCTS = Protocol(camera_aware=False, same_set=True, ranks=(1, 10, 100, 1000), nmi=True)
+CLASSES = Protocol(camera_aware=False, same_set=True, ranks=(1, 2, 4, 8, 16, 32), nmi=True)
+
+
+@register(
+    "sop",
+    folders=("Stanford_Online_Products", "sop"),
+    markers=("Ebay_train.txt",),
+    source="Get Stanford_Online_Products.zip (Song et al. 2016) and unpack it there.",
+    counts=Counts((59551, 11318), (60502, 11316), (60502, 11316)),
+)
+def sop(folder: Path) -> RetrievalDataset:
+    """Stanford Online Products: Ebay_train.txt and Ebay_test.txt with columns image_id class_id super_class_id path;
+    59,551 training images of 11,318 products, 60,502 test images of 11,316."""
+    columns = ("image_id", "class_id", "super_class_id", "path")
+    train, test = (
+        [
+            Record(folder / fields["path"], int(fields["class_id"]))
+            for _, fields in read_headed(folder / f"Ebay_{split}.txt", columns)
+        ]
+        for split in ("train", "test")
+    )
+    return one_test_set("sop", train, test, PRODUCTS)
+
+
+@register(
+    "cub200",
+    folders=("CUB_200_2011", "cub200"),
+    markers=("images.txt",),
+    source="Get CUB_200_2011.tgz (Wah et al. 2011) and unpack it there.",
+    counts=Counts((5864, 100), (5924, 100), (5924, 100)),
+)
+def cub200(folder: Path) -> RetrievalDataset:
+    """CUB-200-2011: images.txt (image id, path), image_class_labels.txt (image id, class), bounding_boxes.txt (image
+    id, x, y, width, height), images/. The first 100 classes train (5,864 images), the rest test (5,924)."""
+    classes = keyed(folder / "image_class_labels.txt", 1)
+    boxes = keyed(folder / "bounding_boxes.txt", 4) if (folder / "bounding_boxes.txt").exists() else {}
+    records = []
+    for number, (path,) in keyed(folder / "images.txt", 1).items():
+        if number not in classes:
+            raise InputError(f"{folder / 'image_class_labels.txt'} has no class of image {number}")
+        box = None
+        if number in boxes:
+            x, y, width, height = map(float, boxes[number])
+            box = (x, y, x + width, y + height)
+        records.append(
+            Record(folder / "images" / path, int(classes[number][0]), box=box, source=f"bounding_boxes.txt:{number}")
+        )
+    return by_class("cub200", records, 100)
+
+
+@register(
+    "cars196",
+    folders=("Cars196", "cars196"),
+    markers=("cars_annos.mat",),
+    source="Get car_ims.tgz and cars_annos.mat (Krause et al. 2013) and put both there.",
+    counts=Counts((8054, 98), (8131, 98), (8131, 98)),
+)
+def cars196(folder: Path) -> RetrievalDataset:
+    """Cars196: cars_annos.mat with path, class and box of each image of car_ims/. The first 98 classes train (8,054
+    images), the rest test (8,131)."""
+    try:
+        annotations = scipy.io.loadmat(folder / "cars_annos.mat", squeeze_me=True)["annotations"]
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise InputError(f"{folder / 'cars_annos.mat'} cannot be read: {error}") from error
+    records = [
+        Record(
+            folder / str(entry["relative_im_path"]),
+            int(entry["class"]),
+            # corners are pixels of the car, counted from 1
+            box=(int(entry["bbox_x1"]) - 1, int(entry["bbox_y1"]) - 1, int(entry["bbox_x2"]), int(entry["bbox_y2"])),
+            source=f"cars_annos.mat, entry {number}",
+        )
+        for number, entry in enumerate(annotations, 1)
+    ]
+    return by_class("cars196", records, 98)
+
+
+def keyed(path: Path, fields: int) -> dict[int, list[str]]:
+    """image id -> the other fields of its line.
+
+    Raises:
+        InputError: a line has another number of fields.
+    """
+    found = {}
+    for number, line in read_lines(path):
+        key, *rest = line.split()
+        if len(rest) != fields or not key.isdigit():
+            raise InputError(f"{path}:{number}: {line!r}; expected an image id and {fields} more fields")
+        found[int(key)] = rest
+    return found
+
+
+def by_class(name: str, records: list[Record], training_classes: int) -> RetrievalDataset:
+    train = [record for record in records if record.identity <= training_classes]
+    return one_test_set(name, train, [r for r in records if r.identity > training_classes], CLASSES)
+
+
+def one_test_set(name: str, train: list[Record], test: list[Record], protocol: Protocol) -> RetrievalDataset:
+    for record in (*train[:1], *test[:1]):
+        if not record.path.exists():
+            raise InputError(f"no image {record.path}, the first of its list; unpack the images beside the lists")
+    return RetrievalDataset(name, train, test, test, protocol)
