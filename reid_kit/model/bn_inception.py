@@ -66,15 +66,15 @@ class BNInception(nn.Module):
         if pool == "average":
             pooled = F.avg_pool2d(maps, 3, 1, padding=1)
         else:
-            pooled = F.max_pool2d(maps, 3, 1 if one else 2, padding=1)
+            pooled = F.max_pool2d(maps, 3, 1, padding=1) if one else halve(maps)
         parts.append(self.run(f"{block}_pool_proj", pooled) if projection else pooled)
         return torch.cat(parts, dim=1)
 
     def forward_intermediates(self, images: Tensor, output_fmt: str = "NCHW") -> tuple[Tensor, list[Tensor]]:
         """The last maps, and those after the third, fourth and fifth group of blocks (RLL's low, middle and high)."""
-        maps = F.max_pool2d(self.run("conv1_7x7_s2", images.flip(1)), 3, 2, padding=1)
+        maps = F.max_pool2d(self.run("conv1_7x7_s2", images.flip(1)), 3, 2, ceil_mode=True)
         maps = self.run("conv2_3x3", self.run("conv2_3x3_reduce", maps))
-        maps = F.max_pool2d(maps, 3, 2, padding=1)
+        maps = F.max_pool2d(maps, 3, 2, ceil_mode=True)
         found = []
         for name in BLOCKS:
             maps = self.block(name, maps)
@@ -84,3 +84,12 @@ class BNInception(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         return self.forward_intermediates(images)[0]
+
+
+def halve(maps: Tensor) -> Tensor:
+    """Max pooling of stride 2 without padding at the top and left, where the shared weights were trained.
+
+    Odd sides get one row of zeros (maps are not negative), for a size equal to that of the convolutions beside it.
+    """
+    height, width = maps.shape[2:]
+    return F.max_pool2d(F.pad(maps, (0, width % 2, 0, height % 2)), 3, 2, ceil_mode=True)

@@ -1,7 +1,6 @@
 """A feature map to a vector."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reid_kit.errors import unknown_name
@@ -30,7 +29,7 @@ class GeM(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         with torch.autocast(maps.device.type, enabled=False):
-            return F.relu(maps.float()).clamp(min=self.epsilon).pow(self.p).mean((2, 3)).pow(1 / self.p)
+            return maps.float().clamp(min=self.epsilon).pow(self.p).mean((2, 3)).pow(1 / self.p)
 
 
 POOLINGS = {"average": Average, "max": Max, "gem": GeM}

@@ -1,27 +1,51 @@
 """Pre-trained weights of a backbone, from a local file."""
 
+import re
+import sys
+from collections.abc import Collection
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reid_kit.errors import InputError
 
-PREFIXES = ("module.", "backbone.", "model.", "net.")
-CLASSIFIERS = ("classifier.", "fc.", "head.fc.", "head.weight", "head.bias", "last_linear.")
+CLASSIFIERS = ("classifier.", "fc.", "head.fc.", "head.weight", "head.bias", "head_dist.", "aux_head.", "last_linear.")
+UNREADABLE = (  # what reading a damaged file raises, all of it seen
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    UnpicklingError,
+    SafetensorError,
+)
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Loads a .safetensors, .pth or .pt file; a classifier in it is left out, prefixes as wrappers add are taken off.
+    """Loads a .safetensors, .pth or .pt file, or the backbone of a checkpoint of this toolkit.
+
+    Prefixes that wrappers add are taken off and a classifier is left out; position embeddings of a transformer are
+    resampled to the network's image size, as timm does it.
 
     Raises:
         InputError: the file is missing, is no such file, or does not fit the network; the message names the keys.
     """
-    state = strip(read_state(Path(path)))
     wanted = network.state_dict()
-    extra = [key for key in state if key not in wanted and not key.startswith(CLASSIFIERS)]
+    state = strip(read_state(Path(path)), wanted)
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    resample = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if resample and not missing:
+        state = resample(state, network)
+    extra = [key for key in state if key not in wanted and not key.startswith(CLASSIFIERS)]
     shapes = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     if missing or extra or shapes:
         what = {"missing": missing, "not known to the backbone": extra, "of another shape": shapes}
@@ -31,20 +55,39 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
+    """Names and tensors of a file, without what else it holds.
+
+    Raises:
+        InputError: the file is missing, or holds no named tensors.
+    """
     if not path.is_file():
         raise InputError(f"MODEL.WEIGHTS {path}: no such file. Give imagenet, none, or the path of a local file")
+    content = read_tensors(path, f"MODEL.WEIGHTS {path}")
+    if isinstance(content, dict):
+        nested = [content[key] for key in ("state_dict", "model", "state") if isinstance(content.get(key), dict)]
+        content = (nested or [content])[0]
+        state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        if state:
+            return state
+    raise InputError(f"MODEL.WEIGHTS {path} holds no named tensors; a state dict of the backbone was expected")
+
+
+def read_tensors(path: Path, name: str) -> object:
+    """What a .safetensors file or one of `torch.save` holds, on the CPU; code in it is not run.
+
+    Raises:
+        InputError: the file, called `name`, is truncated, of another kind, or holds code.
+    """
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # the two formats raise many kinds; the file is at fault in each
-        raise InputError(f"MODEL.WEIGHTS {path} cannot be read as weights: {error}") from error
-    for key in ("state_dict", "model", "state"):
-        if isinstance(state.get(key), dict):
-            state = state[key]
-    return state
+        return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except UNREADABLE as error:
+        code = re.search(r"Unsupported (?:global|class)[^.]*?([\w]+(?:\.[\w]+)+)", str(error))
+        why = f"it holds Python code ({code[1]}), which is never run" if code else "it is truncated or no such file"
+        raise InputError(f"{name} ({path.stat().st_size} bytes) cannot be read: {why}") from error
 
 
-def strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES:
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+def strip(state: dict[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """The part of `state` under the prefix ("", "module.", "backbone.") that holds most of the wanted names."""
+    starts = {""} | {".".join(key.split(".")[:n]) + "." for key in state for n in (1, 2, 3)}
+    best = max(sorted(starts, key=len), key=lambda start: sum(start + key in state for key in wanted))
+    return {key.removeprefix(best): value for key, value in state.items() if key.startswith(best)}
