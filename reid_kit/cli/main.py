@@ -26,7 +26,7 @@ def run(command: str, arguments: Sequence[str] | None = None, program: str | Non
         prog=program, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     module.add_arguments(parser)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_intermixed_args(arguments)  # KEY VALUE pairs may stand before and after flags
     try:
         module.main(parsed)
     except InputError as error:
