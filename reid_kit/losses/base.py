@@ -76,7 +76,7 @@ class EmbeddingLoss(nn.Module):
         self._warned = False
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss of a batch.
+        """The loss of a batch; 0 of an empty one.
 
         Args:
             embeddings: (B, D) float of any precision; computed in float32 at least, also under autocast.
@@ -88,6 +88,9 @@ class EmbeddingLoss(nn.Module):
         """
         with torch.autocast(embeddings.device.type, enabled=False):
             batch = self.collect(embeddings, labels)
+            if not len(batch.gallery):
+                self.active_fraction = batch.gallery.new_zeros(())
+                return batch.gallery.sum()
             return self.compute(batch)
 
     def collect(self, embeddings: Tensor, labels: Tensor) -> Batch:

@@ -21,8 +21,8 @@ class CrossBatchMemory(EmbeddingLoss):
         super().__init__()
         if loss.whole_batch:
             raise InputError(f"{loss.name} is defined on whole batches and takes no memory; remove it from the term")
-        if size < 1:
-            raise InputError(f"memory must hold at least 1 embedding, got {size}")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InputError(f"memory must be a whole number of at least 1 embedding, got {size!r}")
         self.loss, self.size, self.name = loss, size, loss.name
         self.feature, self.needs_positives = loss.feature, loss.needs_positives
         self.register_buffer("embeddings", torch.empty(0, 0))
@@ -30,18 +30,24 @@ class CrossBatchMemory(EmbeddingLoss):
 
     def compute(self, batch: Batch) -> Tensor:
         found, labels = batch.gallery, batch.gallery_labels
-        remembered = self.embeddings.to(found.dtype).reshape(-1, found.shape[1])
+        remembered = self.embeddings.to(found) if len(self.embeddings) else found[:0].detach()
+        if remembered.shape[1] != found.shape[1]:
+            raise InputError(
+                f"the memory of {self.name} holds embeddings {remembered.shape[1]} wide, "
+                f"but the batch's are {found.shape[1]} wide; start with an empty memory"
+            )
+        remembered_labels = self.labels.to(labels)
         wide = Batch(
             batch.anchors,
             batch.anchor_labels,
             torch.cat([found, remembered]),
-            torch.cat([labels, self.labels.to(labels.dtype)]),
+            torch.cat([labels, remembered_labels]),
             batch.first,
         )
         value = self.loss.compute(wide)
         self.active_fraction = self.loss.active_fraction
         self.embeddings = torch.cat([remembered, found.detach()])[-self.size :]
-        self.labels = torch.cat([self.labels, labels])[-self.size :]
+        self.labels = torch.cat([remembered_labels, labels])[-self.size :]
         return value
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest) -> None:

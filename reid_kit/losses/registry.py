@@ -31,12 +31,13 @@ def build_loss(name: str, **options) -> nn.Module:
     """
     if name not in LOSSES:
         raise unknown_name("loss", name, LOSSES)
-    known = inspect.signature(LOSSES[name]).parameters
+    signature = inspect.signature(LOSSES[name])
+    known = signature.parameters
     for option in options:
         if option not in known:
             raise unknown_name(f"option of loss {name!r}:", option, known)
     try:
-        inspect.signature(LOSSES[name]).bind(**options)
+        signature.bind(**options)
     except TypeError as error:
         raise InputError(f"loss {name!r}: {error}. Options: {', '.join(known)}") from error
     for option, value in options.items():

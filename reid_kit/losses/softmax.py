@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from reid_kit.distributed import mean_over_processes
 from reid_kit.errors import InputError
 from reid_kit.losses.base import Batch, EmbeddingLoss
+from reid_kit.losses.pairs import non_negative_number, positive_number
 from reid_kit.losses.registry import register
 
 
@@ -18,6 +19,7 @@ class Softmax(EmbeddingLoss):
         classes: number of identities; labels lie in 0 .. classes - 1. From a config it is the training set's.
         embedding_size: width of the feature. From a config it is the model's.
         label_smoothing: share of the target spread over all classes.
+        bias: a learned offset for each identity.
 
     `active_fraction` is the share of samples that are not classified right.
     """
@@ -25,21 +27,30 @@ class Softmax(EmbeddingLoss):
     feature = "inference"
     needs_positives = False
 
-    def __init__(self, classes: int, embedding_size: int, label_smoothing: float = 0.0):
+    def __init__(self, classes: int, embedding_size: int, label_smoothing: float = 0.0, bias: bool = False):
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing of softmax must lie in [0, 1), got {label_smoothing}")
-        self.label_smoothing = label_smoothing
+        classes = int(positive_number("classes of softmax", classes))
+        embedding_size = int(positive_number("embedding_size of softmax", embedding_size))
+        self.label_smoothing = non_negative_number("label_smoothing of softmax", label_smoothing)
+        if label_smoothing >= 1:
+            raise InputError(f"label_smoothing of softmax must be below 1, got {label_smoothing}")
         self.weight = nn.Parameter(torch.empty(classes, embedding_size))
         nn.init.normal_(self.weight, std=0.001)
+        self.bias = nn.Parameter(torch.zeros(classes)) if bias else None
 
     def compute(self, batch: Batch) -> Tensor:
         check_classes(batch.anchor_labels, len(self.weight), "softmax")
-        scores = F.linear(batch.anchors, self.weight)
+        if batch.anchors.shape[1] != self.weight.shape[1]:
+            raise InputError(
+                f"softmax was built for embedding_size={self.weight.shape[1]}, but the embeddings are "
+                f"{batch.anchors.shape[1]} wide"
+            )
+        weight, bias = (own if own is None else own.to(batch.anchors.dtype) for own in (self.weight, self.bias))
+        scores = F.linear(batch.anchors, weight, bias)
         entropy = F.cross_entropy(
             scores, batch.anchor_labels.long(), label_smoothing=self.label_smoothing, reduction="sum"
         )
-        self.active_fraction = (scores.detach().argmax(1) != batch.anchor_labels).float().mean()
+        self.active_fraction = (scores.detach().argmax(1) != batch.anchor_labels).sum() / max(len(scores), 1)
         return mean_over_processes(entropy, len(scores))
 
 

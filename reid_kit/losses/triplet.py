@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from reid_kit.distributed import mean_over_processes
-from reid_kit.errors import InputError, unknown_name
+from reid_kit.errors import unknown_name
 from reid_kit.losses.base import Batch, EmbeddingLoss
-from reid_kit.losses.pairs import check_distance, distances, masked_softmax, normalized
+from reid_kit.losses.pairs import check_distance, distances, fraction, masked_softmax, non_negative_number, normalized
 from reid_kit.losses.registry import register
 
 BLOCK = 2**24  # triplets held at once
@@ -27,8 +27,8 @@ class TripletLoss(EmbeddingLoss):
 
     def __init__(self, margin: float | str = 0.3, distance: str = "euclidean", normalize: bool = False):
         super().__init__()
-        if margin != "soft" and (isinstance(margin, (str, bool)) or not margin >= 0):
-            raise InputError(f"margin of {self.name} must be a number of at least 0 or 'soft', got {margin!r}")
+        if margin != "soft":
+            non_negative_number(f"margin of {self.name}, where not 'soft',", margin)
         self.margin, self.distance, self.normalize = margin, check_distance(distance), normalize
 
     def distances(self, batch: Batch) -> Tensor:
@@ -42,7 +42,7 @@ class TripletLoss(EmbeddingLoss):
 
     def mean(self, x: Tensor, counted: Tensor) -> Tensor:
         """The mean of phi(x) over the entries of x that are `counted`."""
-        self.active_fraction = (self.active(x) & counted).sum() / counted.sum().clamp(min=1)
+        self.active_fraction = fraction(self.active(x), of=counted)
         return mean_over_processes(self.phi(x.masked_fill(~counted, 0)).masked_fill(~counted, 0).sum(), counted.sum())
 
 

@@ -1,9 +1,11 @@
 """Any timm backbone as a function from images to feature maps."""
 
+import difflib
 from collections.abc import Sequence
 
 import timm
 import torch
+from timm.layers import BlurPool2d
 from torch import Tensor, nn
 
 from reid_kit.errors import InputError, unknown_name
@@ -43,18 +45,19 @@ class Backbone(nn.Module):
         for level in levels:
             if level not in LEVELS:
                 raise unknown_name("level of MODEL.LEVELS:", level, LEVELS)
-        self.network = create(name, weights == "imagenet", height, width)
+        self.network = create(name, weights == "imagenet", height, width).eval()  # for the trials below
         if weights not in ("imagenet", "none"):
             load_weights(self.network, weights)
-        if last_stride == 1:
-            keep_last_resolution(self.network, name)
         self.levels = tuple(levels)
         self.mean, self.std = self.network.pretrained_cfg["mean"], self.network.pretrained_cfg["std"]
         with torch.no_grad():
-            training = self.network.training
-            maps = self.eval()(torch.zeros(1, 3, height, width))
-            self.train(training)
-        self.channels = [found.shape[1] for found in maps]
+            try:
+                self.channels = [maps.shape[1] for maps in self(torch.zeros(1, 3, height, width))]
+            except (RuntimeError, AssertionError) as error:
+                raise InputError(f"{name} cannot take images of {height} x {width} pixels: {error}") from error
+            if last_stride == 1:
+                keep_last_resolution(self.network, name, height, width)
+        self.train()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         if not self.levels:
@@ -73,19 +76,22 @@ class Backbone(nn.Module):
 
 def create(name: str, pretrained: bool, height: int, width: int) -> nn.Module:
     """timm's network, or one of ours, without its classifier."""
-    if name in OWN_NETWORKS:
-        if pretrained:
-            raise InputError(
-                f"no ImageNet weights of {name} can be downloaded; give MODEL.WEIGHTS the path of a local file, or none"
-            )
-        return OWN_NETWORKS[name]()
-    if not timm.is_model(name):
+    try:
+        published = timm.get_pretrained_cfg(name)  # None where there is no such model
+    except RuntimeError:  # no such tag after the dot
+        published = None
+    if not published and name not in OWN_NETWORKS:
         raise nearest_backbone(name)
-    fixed = timm.get_pretrained_cfg(name).fixed_input_size
-    size = {"img_size": (height, width)} if fixed else {}
+    if pretrained and not (published and published.has_weights):
+        raise InputError(
+            f"no ImageNet weights of {name} can be downloaded; give MODEL.WEIGHTS the path of a local file, or none"
+        )
+    if not published:
+        return OWN_NETWORKS[name]()
+    size = {"img_size": (height, width)} if published.fixed_input_size else {}
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **size)
-    except (OSError, RuntimeError) as error:  # offline, or no weights published
+    except (OSError, RuntimeError) as error:
         if not pretrained:
             raise InputError(f"MODEL.BACKBONE {name} cannot be built: {error}") from error
         raise InputError(
@@ -96,33 +102,35 @@ def create(name: str, pretrained: bool, height: int, width: int) -> nn.Module:
 
 
 def nearest_backbone(name: str) -> InputError:
-    import difflib
-
     near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
     hint = f" Did you mean {', '.join(near)}?" if near else ""
     return InputError(f"unknown MODEL.BACKBONE {name!r}.{hint} Any name of timm.list_models() will do, or bn_inception")
 
 
-def keep_last_resolution(network: nn.Module, name: str) -> None:
-    """Sets the strides of the last stage that halves its map to 1, on its main path and its shortcut."""
+def keep_last_resolution(network: nn.Module, name: str, height: int, width: int) -> None:
+    """Sets the strides of the last stage that halves its map to 1, on its main path and its shortcut.
+
+    The network is in test mode and is tried on an image, for there are stages that do not work so.
+    """
+    kinds = (nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d, BlurPool2d)
     halving = {
         path: module
         for path, module in network.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.AvgPool2d, nn.MaxPool2d)) and module.stride in (2, (2, 2))
+        if isinstance(module, kinds) and module.stride in (2, (2, 2))
     }
     stages = [path.rsplit(".", 1)[0].split(".")[:2] for path in halving]
-    if not stages or len(stages[-1]) < 2:
-        raise InputError(f"MODEL.LAST_STRIDE 1 is not known for {name}, which has no stages with strides; set it to 2")
-    before = network.feature_info[-1]["reduction"]
     for path, module in halving.items():
         if path.split(".")[:2] == stages[-1]:
             module.stride = 1 if isinstance(module.stride, int) else (1, 1)
-            if isinstance(module, nn.AvgPool2d):  # the shortcut of a ResNet-D: pooling is all that it did
-                module.kernel_size = module.stride
-    size = 4 * before
-    with torch.no_grad():
-        training = network.training
-        found = network.eval().forward_features(torch.zeros(1, 3, size, size))
-        network.train(training)
-    if found.ndim != 4 or found.shape[-1] != 2 * size // before:
-        raise InputError(f"MODEL.LAST_STRIDE 1 does not fit {name}; set it to 2")
+            if isinstance(module, nn.AvgPool2d) and module.kernel_size in (2, (2, 2)):
+                module.kernel_size = module.stride  # the shortcut of a ResNet-D: pooling is all that it did
+    try:
+        found = network.forward_features(torch.zeros(1, 3, height, width)).shape[2:]
+    except (RuntimeError, AssertionError):  # branches of different sizes, or attention built for one size
+        found = None
+    reduction = network.feature_info[-1]["reduction"] // 2
+    if found != (-(-height // reduction), -(-width // reduction)):
+        raise InputError(
+            f"MODEL.LAST_STRIDE 1 is not possible for {name}: its last stage does not halve the map by strides of its "
+            f"convolutions alone; set it to 2"
+        )

@@ -24,18 +24,18 @@ def shared_batch_norm(norm: nn.modules.batchnorm._BatchNorm, values: Tensor) -> 
     dims = [d for d in range(values.ndim) if d != 1]
     shape = [1, -1] + [1] * (values.ndim - 2)
     wide = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-    count = wide.new_tensor([wide.numel() / wide.shape[1]])
-    sums = _SumOverProcesses.apply(torch.cat([wide.sum(dims), wide.square().sum(dims), count]))
-    total, squares, count = sums[: wide.shape[1]], sums[wide.shape[1] : -1], sums[-1]
-    mean = total / count
-    variance = (squares / count - mean.square()).clamp(min=0)
+    sums = _SumOverProcesses.apply(torch.cat([wide.sum(dims), wide.new_tensor([wide[:, 0].numel()])]))
+    count = sums[-1].detach()
+    mean = sums[:-1] / count
+    centred = wide - mean.view(shape)  # squares of these lose no digits where the mean is far from 0
+    variance = _SumOverProcesses.apply(centred.square().sum(dims)) / count
     if norm.track_running_stats:
         with torch.no_grad():
             norm.num_batches_tracked += 1
             momentum = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
             norm.running_mean.lerp_(mean.to(norm.running_mean), float(momentum))
             norm.running_var.lerp_((variance * count / (count - 1)).to(norm.running_var), float(momentum))
-    scaled = (wide - mean.view(shape)) * (variance.view(shape) + norm.eps).rsqrt()
+    scaled = centred * (variance.view(shape) + norm.eps).rsqrt()
     if norm.affine:
         scaled = scaled * norm.weight.view(shape) + norm.bias.view(shape)
     return scaled.to(values.dtype)

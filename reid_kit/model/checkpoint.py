@@ -1,7 +1,6 @@
 """Checkpoints that describe themselves: the model in them is built without any other file."""
 
 import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import nn
 from reid_kit.errors import InputError
 from reid_kit.files import write_atomically
 from reid_kit.model.embedder import Embedder
+from reid_kit.model.weights import read_tensors
 
 FORMAT = 1
 
@@ -42,8 +42,8 @@ def save_checkpoint(
         "state": model.state_dict(),
         "config": config,
         "dataset": dataset,
-        "labels": dict(labels or {}),
-        "metrics": dict(metrics or {}),
+        "labels": {int(identity): int(label) for identity, label in (labels or {}).items()},
+        "metrics": {name: float(value) for name, value in (metrics or {}).items()},
         "training": training,
     }
     buffer = io.BytesIO()
@@ -55,20 +55,13 @@ def load_checkpoint(path: str | Path) -> dict:
     """The content of a checkpoint, on the CPU; code in it is not run.
 
     Raises:
-        InputError: the file is missing, truncated, no checkpoint of this toolkit, or of a later format.
+        InputError: the file is missing, truncated, holds code, is no checkpoint of this toolkit, or of a later format.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no checkpoint {path}; a run folder holds last.pt and best.pt")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read as a checkpoint: it is truncated, or another kind "
-            f"of file ({reason})"
-        ) from error
-    if not isinstance(content, dict) or "embedder" not in content or "state" not in content:
+    content = read_tensors(path, f"checkpoint {path}")
+    if not isinstance(content, dict) or not {"format", "embedder", "state"} <= content.keys():
         raise InputError(
             f"{path} is not a reid_kit checkpoint. Weights of a backbone alone go to MODEL.WEIGHTS of a config"
         )

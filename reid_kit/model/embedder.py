@@ -1,6 +1,6 @@
 """Images to embeddings: backbone, pooling, embedding layer, neck."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reid_kit.errors import InputError
 from reid_kit.image import read_image, resize
 from reid_kit.model.backbone import Backbone
 from reid_kit.model.neck import build_neck
@@ -103,33 +104,47 @@ class Embedder(nn.Module):
             levels = [Features(F.normalize(metric), F.normalize(inference)) for metric, inference in levels]
         return Features(*(torch.cat(parts, dim=1) for parts in zip(*levels)))
 
-    @torch.inference_mode()
+    @torch.no_grad()  # tensors of inference_mode could not be trained on
     def embed(
-        self, images_or_paths: Sequence[np.ndarray | str | Path], batch_size: int = 64, flip: bool = False
+        self, images_or_paths: Iterable[np.ndarray | Tensor | str | Path], batch_size: int = 64, flip: bool = False
     ) -> Tensor:
         """(N, D) float32 L2-normalised embeddings, on the CPU.
 
         Args:
             images_or_paths: image files, or (H, W, 3) uint8 RGB arrays of any size.
             flip: average with the embedding of the mirror image.
+
+        Raises:
+            InputError: an image that cannot be read, or an array of another shape or type.
         """
+        if isinstance(images_or_paths, (str, Path)):
+            raise InputError(f"embed takes a list of images; for one, write [{str(images_or_paths)!r}]")
+        items = list(images_or_paths)
         training = self.training
         self.eval()
         found = [torch.empty(0, self.embedding_size)]
-        for first in range(0, len(images_or_paths), batch_size):
-            images = self._batch(images_or_paths[first : first + batch_size]).to(self.mean.device)
-            features = self(images).inference.float()
-            if flip:
-                features = features + self(images.flip(-1)).inference.float()
-            found.append(F.normalize(features).cpu())
-        self.train(training)
+        try:
+            for first in range(0, len(items), batch_size):
+                images = self._batch(items[first : first + batch_size]).to(self.mean.device)
+                features = self(images).inference.float()
+                if flip:
+                    features = features + self(images.flip(-1)).inference.float()
+                found.append(F.normalize(features).cpu())
+        finally:
+            self.train(training)
         return torch.cat(found)
 
-    def _batch(self, images_or_paths: Sequence[np.ndarray | str | Path]) -> Tensor:
-        images = [read_image(item) if isinstance(item, (str, Path)) else np.asarray(item) for item in images_or_paths]
+    def _batch(self, items: list[np.ndarray | Tensor | str | Path]) -> Tensor:
+        images = [read_image(item) if isinstance(item, (str, Path)) else checked(np.asarray(item)) for item in items]
         resized = np.stack([resize(image, self.height, self.width) for image in images])
         return torch.from_numpy(resized).permute(0, 3, 1, 2)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that no pre-trained weights give."""
         return self.heads.parameters()
+
+
+def checked(image: np.ndarray) -> np.ndarray:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InputError(f"an image must be an (H, W, 3) uint8 RGB array, got {image.shape} {image.dtype}")
+    return image

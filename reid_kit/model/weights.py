@@ -1,6 +1,7 @@
 """Pre-trained weights of a backbone, from a local file."""
 
 import re
+import struct
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -14,19 +15,17 @@ from torch import Tensor, nn
 from reid_kit.errors import InputError
 
 CLASSIFIERS = ("classifier.", "fc.", "head.fc.", "head.weight", "head.bias", "head_dist.", "aux_head.", "last_linear.")
-UNREADABLE = (  # what reading a damaged file raises, all of it seen
+DAMAGED = (  # what reading files with random bytes in them raises
+    UnpicklingError,
+    SafetensorError,
     RuntimeError,
     OSError,
     EOFError,
     ValueError,
+    TypeError,
     LookupError,
     AttributeError,
-    TypeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    UnpicklingError,
-    SafetensorError,
+    struct.error,
 )
 
 
@@ -80,9 +79,13 @@ def read_tensors(path: Path, name: str) -> object:
     """
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except UNREADABLE as error:
-        code = re.search(r"Unsupported (?:global|class)[^.]*?([\w]+(?:\.[\w]+)+)", str(error))
-        why = f"it holds Python code ({code[1]}), which is never run" if code else "it is truncated or no such file"
+    except DAMAGED as error:
+        code = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        why = (
+            f"it asks for Python's {code[1]}, and code in files is not run; save the tensors alone"
+            if code
+            else "it is truncated, or another kind of file"
+        )
         raise InputError(f"{name} ({path.stat().st_size} bytes) cannot be read: {why}") from error
 
 

@@ -9,7 +9,7 @@ from reid_kit.losses.cross_batch_memory import CrossBatchMemory
 from tests.losses.cases import CASES, DIMENSION, build
 from tests.losses.pair_oracles import clustered
 
-ROWS = {2: [9, 7], 3: [6, 2, 8]}  # of each process: unequal, and with identities of one rank alone
+ROWS = {3: [6, 2, 8], 2: [9, 7]}  # of each process: unequal, and with identities of one rank alone
 pytestmark = pytest.mark.filterwarnings("ignore:.*without any positive pair")
 
 
@@ -36,22 +36,31 @@ def outcome(loss, x, y):
     return value.detach(), gradients[0], [g for g in gradients[1:] if g is not None]
 
 
-def process(rank, world, folder):
+def process(rank, folder):
+    """One of max(ROWS) processes: it takes part in every world that is large enough to hold it."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     x, y = whole_batch()
-    start = sum(ROWS[world][:rank])
-    part = slice(start, start + ROWS[world][rank])
-    torch.save(outcomes(x[part], y[part]), f"{folder}/{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    for world, rows in ROWS.items():
+        if rank >= world:
+            continue
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet{world}", rank=rank, world_size=world)
+        start = sum(rows[:rank])
+        part = slice(start, start + rows[rank])
+        torch.save(outcomes(x[part], y[part]), f"{folder}/{rank}_of_{world}.pt")
+        dist.barrier()
+        dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module", params=list(ROWS))
-def shared(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gloo")
-    multiprocessing.spawn(process, (request.param, str(folder)), nprocs=request.param)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
+    multiprocessing.spawn(process, (str(folder),), nprocs=max(ROWS))
+    return folder
+
+
+@pytest.fixture(scope="module", params=ROWS)
+def shared(request, folder):
+    return [torch.load(folder / f"{rank}_of_{request.param}.pt") for rank in range(request.param)]
 
 
 @pytest.fixture(scope="module")

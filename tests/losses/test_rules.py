@@ -50,6 +50,49 @@ def test_invariant_to_the_order_of_the_batch(name, options):
         torch.testing.assert_close(one, two, rtol=1e-6, atol=1e-8)
 
 
+# what these hold constant is part of their definition; their own tests compare the gradient with an oracle's
+CONSTANTS_HELD = {
+    "a_bier": "the boosting weights",
+    "circle": "the pair weights",
+    "ranked_list": "the gallery and the pair weights",
+    "triplet_adaptive_weight": "the weights, with detach_weights",
+}
+
+
+def differentiable(name, options):
+    held = {key: value for key, value in options.items() if key.startswith("detach")}
+    return name not in CONSTANTS_HELD or (held and not any(held.values())) or (name.startswith("triplet") and not held)
+
+
+@pytest.mark.parametrize("name, options", [case for case in CASES if differentiable(*case.values)])
+def test_the_gradient_is_that_of_the_value(name, options):
+    x, y = ragged(seed=7)
+    loss = build(name, options)
+    assert torch.autograd.gradcheck(lambda a: loss(a, y), x.requires_grad_(), atol=1e-6, rtol=1e-4, fast_mode=True)
+
+
+# worth something without any pair: a classifier or proxies, a regulariser of the loss's own weights, tr(J J^T F F^+)
+NEVER_EMPTY = ("softmax", "proxy_nca", "a_bier", "spectral_clustering")
+
+
+@pytest.mark.parametrize("name, options", [case for case in CASES if case.values[0] not in NEVER_EMPTY])
+def test_no_pair_costs_exactly_nothing(name, options):
+    x, y = ragged()
+    leaf = x[:1].clone().requires_grad_()
+    value = build(name, options)(leaf, y[:1])
+    assert value == 0
+    assert torch.equal(torch.autograd.grad(value, leaf)[0], torch.zeros_like(leaf))
+
+
+@pytest.mark.parametrize("name, options", CASES)
+def test_an_empty_batch_costs_nothing(name, options):
+    leaf = torch.empty(0, DIMENSION, dtype=torch.float64, requires_grad=True)
+    loss = build(name, options)
+    value = loss(leaf, torch.empty(0, dtype=torch.int64))
+    value.backward()
+    assert value == 0 and loss.active_fraction == 0
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("name, options", CASES)
 def test_finite_and_connected_on_degenerate_batches(name, options, dtype):

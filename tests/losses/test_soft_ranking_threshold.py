@@ -76,7 +76,7 @@ def test_value_and_gradient_are_the_equations(batch, options):
         torch.testing.assert_close(gradient, expected_gradient, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("block", [1, 50, 3000])
+@pytest.mark.parametrize("block", [1, 50, 200, 3000])
 def test_blocks_change_nothing(monkeypatch, block):
     x, y = clustered([4] * 6, seed=2)
     loss = build_loss(NAME, thresholds="hard", margin="soft")
@@ -87,9 +87,28 @@ def test_blocks_change_nothing(monkeypatch, block):
     torch.testing.assert_close(gradient_again, gradient)
 
 
-def test_ranks_pass_gradcheck():
+@pytest.mark.parametrize("block", [1, 20, 2**19])
+def test_ranks_pass_gradcheck(monkeypatch, block):
+    """In parts of one entry of a list, of two, and all at once."""
+    monkeypatch.setitem(soft_ranking_threshold.BLOCK, "cpu", block)
     rows = torch.randn(4, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     assert torch.autograd.gradcheck(lambda r: soft_ranking_threshold.soft_ranks(r, 0.3), rows)
+
+
+@pytest.mark.parametrize("margin", ["none", "hard", "soft"])
+def test_the_loss_passes_gradcheck(margin):
+    x, y = clustered([3, 2, 4, 1], seed=8)
+    loss = build_loss(NAME, thresholds="hard", margin=margin, temperature=0.7)
+    assert torch.autograd.gradcheck(lambda a: loss(a, y), x.requires_grad_())
+
+
+def test_no_more_than_a_block_is_held_at_once():
+    """Ranks of two lists of 3,000: all their differences would be 72 MB, and twice that with the sigmoid's."""
+    rows = torch.rand(2, 3000, requires_grad=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        soft_ranking_threshold.soft_ranks(rows, 1.0).sum().backward()
+    sizes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert 2**20 < max(sizes) <= 4 * soft_ranking_threshold.BLOCK["cpu"]
 
 
 def test_float32_is_the_naive_form_to_five_digits():
@@ -163,17 +182,21 @@ def test_why_there_are_hard_thresholds():
     assert hard.active_negatives > 0.5
 
 
-def test_active_fraction_counts_the_pairs_beyond_their_threshold():
+@pytest.mark.parametrize(
+    "options, slack", [({}, 0), ({"margin": "soft", "margin_value": 0.5}, 0), ({"margin": "hard"}, 1)], ids=str
+)
+def test_active_fractions_count_the_pairs_beyond_their_threshold(options, slack):
+    """Those with a non-zero hinge; a soft margin has none, so there it is the ranks beyond the threshold itself."""
     x, y = clustered([3, 2, 4], seed=7)
-    loss = build_loss(NAME)
+    loss = build_loss(NAME, **options)
     loss(x, y)
     R = soft_ranking_threshold.soft_ranks(torch.cdist(x, x), 1.0)
-    beyond = [
-        (R[i, j] > 1 + len(positives(y, i))) if y[i] == y[j] else (R[i, j] < 2 + len(positives(y, i)))
-        for i in range(len(y))
-        for j in [*positives(y, i), *negatives(y, i)]
-    ]
-    assert float(loss.active_fraction) == pytest.approx(sum(map(bool, beyond)) / len(beyond))
+    near = [bool(R[i, j] + slack > 1 + len(positives(y, i))) for i in range(9) for j in positives(y, i)]
+    far = [bool(R[i, j] - slack < 2 + len(positives(y, i))) for i in range(9) for j in negatives(y, i)]
+    assert float(loss.active_positives) == pytest.approx(sum(near) / len(near))
+    assert float(loss.active_negatives) == pytest.approx(sum(far) / len(far))
+    assert float(loss.active_fraction) == pytest.approx(sum(near + far) / len(near + far))
+    assert 0 < float(loss.active_fraction) < 1
 
 
 def test_equal_distances_give_every_entry_the_middle_rank():
@@ -194,6 +217,11 @@ def test_soft_margin_is_softplus():
         ({"margin": 0.3}, "margin.*none"),
         ({"temperature": 0}, "temperature.*above 0"),
         ({"alpha": 1.5}, "alpha.*between 0 and 1"),
+        ({"alpha": "half"}, "alpha.*number"),
+        ({"margin_scale": 0}, "margin_scale.*above 0"),
+        ({"self_comparison": 1}, "self_comparison.*half, one, zero"),
+        ({"rank_scale": "list"}, "rank_scale.*batch, raw"),
+        ({"normalize": "yes"}, "true or false"),
         ({"margin_value": -1}, "margin_value.*at least 0"),
         ({"temprature": 1}, "temprature.*temperature"),
     ],

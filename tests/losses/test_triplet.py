@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 from pytorch_metric_learning import losses as pml
+from pytorch_metric_learning import reducers
+from pytorch_metric_learning.distances import LpDistance
 
 from reid_kit import build_loss
 from reid_kit.errors import InputError
@@ -97,10 +99,9 @@ def test_all_triplets_agree_with_the_common_library():
     x, y = clustered([4, 3, 2, 5], seed=2)
     for mine, theirs in (
         ({"reduction": "mean_nonzero"}, {}),
-        ({"reduction": "mean"}, {"reducer": __import__("pytorch_metric_learning.reducers").reducers.MeanReducer()}),
+        ({"reduction": "mean"}, {"reducer": reducers.MeanReducer()}),
     ):
-        distance = __import__("pytorch_metric_learning.distances").distances.LpDistance(normalize_embeddings=False)
-        other = pml.TripletMarginLoss(margin=0.4, distance=distance, **theirs)
+        other = pml.TripletMarginLoss(margin=0.4, distance=LpDistance(normalize_embeddings=False), **theirs)
         assert float(build_loss("triplet", margin=0.4, **mine)(x, y)) == pytest.approx(float(other(x, y)), rel=1e-5)
 
 

@@ -21,6 +21,11 @@ def images():
     return torch.randn(sum(ROWS), 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
+def far_from_zero():
+    """float32 values with a mean of 100 deviations, where sums of squares lose what the variance is made of."""
+    return (images() + 100).float()
+
+
 def outcome(model, rows, weights):
     out = model(rows)
     (out * weights).sum().backward()
@@ -37,7 +42,9 @@ def process(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     part = slice(0, ROWS[0]) if rank == 0 else slice(ROWS[0], None)
     model = synchronize_batch_norm(network(), torch.device("cpu"))
-    torch.save(outcome(model, images()[part], weights()[part]), f"{folder}/{rank}.pt")
+    norm = synchronize_batch_norm(nn.BatchNorm2d(3), torch.device("cpu"))
+    far = norm(far_from_zero()[part]).detach(), norm.running_var
+    torch.save((*outcome(model, images()[part], weights()[part]), far), f"{folder}/{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
@@ -53,6 +60,11 @@ def test_two_processes_with_unequal_rows(tmp_path):
         assert part[2].keys() == state.keys()
         for name, value in state.items():
             torch.testing.assert_close(part[2][name], value)
+    norm = nn.BatchNorm2d(3).double()
+    expected = norm(far_from_zero().double()).detach()
+    far = torch.cat([part[3][0] for part in parts]).double()
+    torch.testing.assert_close(far, expected, atol=3e-5, rtol=1e-5)
+    torch.testing.assert_close(parts[0][3][1].double(), norm.running_var, atol=0, rtol=1e-5)
 
 
 def test_names_and_tested_values_stay():

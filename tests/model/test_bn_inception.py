@@ -26,6 +26,19 @@ def test_shapes_and_names_are_those_of_the_shared_weights():
     assert sum(parameter.numel() for parameter in BNInception().parameters()) == 11_295_240 - 1_025_000  # no classifier
 
 
+def test_max_pools_begin_at_the_first_pixel():
+    """The shared weights come from Caffe, whose pools of stride 2 have no padding and round sizes up."""
+    network, maps = BNInception().eval(), torch.rand(1, 320, 6, 6)
+    pooled = network.block("3c", maps)[:, 160 + 96 :]
+    expected = torch.empty_like(pooled)
+    for row in range(3):
+        for column in range(3):
+            window = maps[:, :, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
+            expected[:, :, row, column] = window.amax((2, 3))
+    assert torch.equal(pooled, expected)
+    assert network.forward_features(torch.zeros(1, 3, 200, 100)).shape == (1, 1024, 7, 3)  # 25 and 13 rows on the way
+
+
 def test_as_a_backbone_with_levels():
     backbone = Backbone("bn_inception", "none", 2, ("low", "middle", "high"), 64, 64).eval()
     maps = backbone(torch.zeros(1, 3, 64, 64))

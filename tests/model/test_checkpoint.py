@@ -1,5 +1,6 @@
 import errno
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,18 +60,34 @@ def test_files_that_are_no_checkpoint(tmp_path, path, capsys):
         load_checkpoint(tmp_path / "nowhere.pt")
     for size in (0, 10, 1000, path.stat().st_size // 2):
         (tmp_path / "cut.pt").write_bytes(path.read_bytes()[:size])
-        with pytest.raises(InputError, match=f"cut.pt \\({size} bytes\\) cannot be read as a checkpoint"):
+        with pytest.raises(InputError, match=f"cut.pt \\({size} bytes\\) cannot be read: it is truncated"):
             load_checkpoint(tmp_path / "cut.pt")
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "weights.pt")
     with pytest.raises(InputError, match="not a reid_kit checkpoint.*MODEL.WEIGHTS"):
         load_checkpoint(tmp_path / "weights.pt")
     torch.save({"embedder": Trap()}, tmp_path / "trap.pt")
-    with pytest.raises(InputError, match="trap.pt"):
+    with pytest.raises(InputError, match="trap.pt .*asks for Python's print, and code in files is not run"):
         load_checkpoint(tmp_path / "trap.pt")
     assert "ran" not in capsys.readouterr().out
     torch.save({**load_checkpoint(path), "format": FORMAT + 1}, tmp_path / "later.pt")
     with pytest.raises(InputError, match="update reid_kit"):
         load_checkpoint(tmp_path / "later.pt")
+
+
+def test_numbers_of_numpy_do_not_make_a_file_that_is_refused(tmp_path, model):
+    save_checkpoint(tmp_path / "best.pt", model, labels={np.int64(7): np.int64(0)}, metrics={"mAP": np.float64(0.5)})
+    content = load_checkpoint(tmp_path / "best.pt")
+    assert content["labels"] == {7: 0} and content["metrics"] == {"mAP": 0.5}
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_damaged_bytes_are_an_input_error(tmp_path):
+    generator = np.random.default_rng(0)
+    for _ in range(100):
+        operations = generator.choice(list(b"(]}XuUqK.0)cNsab"), 40).tolist()
+        (tmp_path / "damaged.pt").write_bytes(b"\x80\x02" + bytes(operations))
+        with pytest.raises(InputError, match="damaged.pt"):
+            load_checkpoint(tmp_path / "damaged.pt")
 
 
 def test_another_architecture_is_named(path):

@@ -46,7 +46,10 @@ def test_images_are_normalised_once_inside():
         torch.testing.assert_close(seen[0][:, channel].double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenetv2_100", "seresnet50", "resnet10t", "resnet50d"])
+BY_POOLING = ["resnet50d", "res2net50_26w_4s", "resnest14d", "resnetblur18"]  # not by convolutions alone
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenetv2_100", "seresnet18", "resnet10t", *BY_POOLING])
 def test_last_stride_one_keeps_the_resolution(name):
     images = torch.zeros(1, 3, 128, 64)
     with torch.no_grad():
@@ -55,9 +58,15 @@ def test_last_stride_one_keeps_the_resolution(name):
     assert fine.shape[2:] == (2 * coarse.shape[2], 2 * coarse.shape[3])
 
 
-def test_last_stride_of_a_network_without_stages():
-    with pytest.raises(InputError, match="LAST_STRIDE 1 is not known for vit_tiny_patch16_224"):
-        embedder("vit_tiny_patch16_224", last_stride=1)
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "convnext_atto", "levit_128s", "bn_inception"])
+def test_last_stride_where_it_cannot_be_one(name):
+    with pytest.raises(InputError, match=f"LAST_STRIDE 1 is not possible for {name}"):
+        embedder(name, last_stride=1)
+
+
+def test_images_of_a_size_that_a_backbone_cannot_take():
+    with pytest.raises(InputError, match="vit_tiny_patch16_224 cannot take images of 8 x 8 pixels"):
+        embedder("vit_tiny_patch16_224", height=8, width=8)
 
 
 def test_poolings():
@@ -116,6 +125,33 @@ def test_embed_takes_arrays_and_files(tmp_path):
     batch = torch.from_numpy(np.stack([resize(image, 64, 32) for image in images])).permute(0, 3, 1, 2)
     torch.testing.assert_close(found, F.normalize(model.eval()(batch).inference), rtol=1e-4, atol=1e-5)
     assert model.embed([]).shape == (0, model.embedding_size)
+    torch.testing.assert_close(found, model.embed(path for path in paths), rtol=1e-4, atol=1e-5)
+
+
+def test_embeddings_can_be_trained_on():
+    model = embedder()
+    found = model.embed(IMAGES.permute(0, 2, 3, 1))
+    probe = torch.nn.Linear(model.embedding_size, 1, bias=False)
+    probe(found).sum().backward()
+    torch.testing.assert_close(probe.weight.grad[0], found.sum(0))
+
+
+@pytest.mark.parametrize(
+    "images, words",
+    [
+        ("query.jpg", r"takes a list of images; for one, write \['query.jpg'\]"),
+        ([np.zeros((9, 9), np.uint8)], r"\(H, W, 3\) uint8 RGB array, got \(9, 9\) uint8"),
+        ([np.zeros((9, 9, 3), np.float32)], r"got \(9, 9, 3\) float32"),
+        (IMAGES, r"got \(3, 64, 32\) uint8"),
+        (["nowhere.jpg"], "cannot read image nowhere.jpg"),
+    ],
+    ids=["lone path", "grey", "float", "channels first", "missing"],
+)
+def test_images_that_cannot_be_embedded(images, words):
+    model = embedder().train()
+    with pytest.raises(InputError, match=words):
+        model.embed(images)
+    assert model.training  # left as it was
 
 
 def test_flipped_images_give_the_same_embedding():
@@ -129,6 +165,7 @@ def test_flipped_images_give_the_same_embedding():
     "options, words",
     [
         ({"backbone": "resnet51"}, "unknown MODEL.BACKBONE 'resnet51'.*resnet"),
+        ({"backbone": "resnet50.none"}, "unknown MODEL.BACKBONE 'resnet50.none'.*resnet50"),
         ({"pooling": "mean"}, "average, gem, max"),
         ({"neck": "bn"}, "bnneck, none"),
         ({"levels": ("lowest",)}, "high, low, middle"),

@@ -1,11 +1,14 @@
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
 from reid_kit.errors import InputError
 from reid_kit.model.backbone import Backbone
+from reid_kit.model.checkpoint import save_checkpoint
+from reid_kit.model.embedder import Embedder
 
 REAL = Path(__file__).parents[3] / "shared/weights/mobilenetv2_100_imagenet.safetensors"
 
@@ -32,6 +35,33 @@ def test_a_local_file_in_its_usual_forms(tmp_path, state, form):
     assert all(torch.equal(loaded[key], value) for key, value in state.items())
 
 
+def test_the_backbone_within_a_larger_model(tmp_path, state):
+    content = {f"module.encoder_q.{key}": value for key, value in state.items()}
+    content |= {f"module.encoder_k.{key}": value for key, value in list(state.items())[:-1]}
+    torch.save({"state_dict": {**content, "module.head.weight": torch.zeros(2, 3)}, "epoch": 7}, tmp_path / "moco.pth")
+    model = Embedder("test_resnet", "none", neck="bnneck", embedding_size=4, height=64, width=32)
+    model.backbone.network.load_state_dict(state)
+    save_checkpoint(tmp_path / "best.pt", model)
+    for name in ("moco.pth", "best.pt"):
+        loaded = backbone(tmp_path / name).network.state_dict()
+        assert all(torch.equal(loaded[key], value) for key, value in state.items())
+
+
+def test_a_transformer_takes_its_positions_to_another_size(tmp_path):
+    torch.manual_seed(0)
+    trained = timm.create_model("test_vit")  # 160 x 160 pixels, 10 x 10 tokens
+    with torch.no_grad():
+        rows = torch.linspace(0, 1, 10).view(1, 10, 1, 1).expand(1, 10, 10, 64)
+        trained.pos_embed[:, 1:] = rows.reshape(1, 100, 64)
+    torch.save(trained.state_dict(), tmp_path / "vit.pth")
+    network = Backbone("test_vit", str(tmp_path / "vit.pth"), 2, (), 256, 128).network
+    positions = network.pos_embed[0, 1:].view(16, 8, 64)
+    assert torch.equal(network.pos_embed[0, 0], trained.pos_embed[0, 0])
+    torch.testing.assert_close(positions, positions[:, :1].expand(16, 8, 64), atol=1e-5, rtol=0)  # rows stay rows
+    assert (positions[1:, 0, 0] > positions[:-1, 0, 0]).all()
+    assert torch.equal(network.blocks[0].attn.qkv.weight, trained.blocks[0].attn.qkv.weight)
+
+
 def test_files_that_do_not_fit(tmp_path, state):
     missing = dict(list(state.items())[1:])
     torch.save(missing, tmp_path / "missing.pth")
@@ -41,8 +71,11 @@ def test_files_that_do_not_fit(tmp_path, state):
     with pytest.raises(InputError, match="1 not known to the backbone, as more"):
         backbone(tmp_path / "more.pth")
     (tmp_path / "text.pth").write_text("weights")
-    with pytest.raises(InputError, match="text.pth cannot be read as weights"):
+    with pytest.raises(InputError, match="text.pth .*cannot be read: it is truncated"):
         backbone(tmp_path / "text.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(InputError, match="list.pth holds no named tensors"):
+        backbone(tmp_path / "list.pth")
     with pytest.raises(InputError, match="no such file. Give imagenet, none, or the path"):
         backbone(tmp_path / "none.pth")
 
@@ -58,6 +91,8 @@ def test_offline_says_what_to_do(monkeypatch):
         InputError, match="weights of resnet50 cannot be downloaded.*MODEL.WEIGHTS path.*MODEL.WEIGHTS none"
     ):
         backbone("imagenet", "resnet50")
+    with pytest.raises(InputError, match="no ImageNet weights of botnet50ts_256 can be downloaded"):
+        backbone("imagenet", "botnet50ts_256")
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the ImageNet weights are not here")
