@@ -10,8 +10,8 @@ import pytest
 
 from tests.end_to_end.commands import REPOSITORY, environment
 
-SMALL = "DATA.HEIGHT 32 DATA.WIDTH 32 DATA.WORKERS 0 SAMPLER.P 3 TRAIN.EPOCHS 1".split()
-SMALL += "MODEL.BACKBONE test_resnet MODEL.WEIGHTS none".split()
+SMALL = ["DATA.HEIGHT", "32", "DATA.WIDTH", "32", "DATA.WORKERS", "0", "SAMPLER.P", "3", "TRAIN.EPOCHS", "1"]
+SMALL += ["MODEL.BACKBONE", "test_resnet", "MODEL.WEIGHTS", "none"]
 
 
 @pytest.fixture
