@@ -62,6 +62,8 @@ def build_model(config: CfgNode, weights: str | None = None) -> Embedder:
         levels=config.MODEL.LEVELS,
         height=config.DATA.HEIGHT,
         width=config.DATA.WIDTH,
+        mean=config.MODEL.MEAN,
+        std=config.MODEL.STD,
     )
 
 

@@ -33,7 +33,11 @@ def test_the_demo_is_the_same_every_time(tmp_path, demo_root):
         path.relative_to(tmp_path / "demo") for path in (tmp_path / "demo").rglob("*") if path.is_file()
     )
     assert all((demo_root / file).read_bytes() == (tmp_path / "demo" / file).read_bytes() for file in files)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").rglob("*")}
     write_demo(tmp_path / "demo", train=12, test=8)  # already there: left alone
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").rglob("*")} == before
+    write_demo(tmp_path / "demo", train=3, test=2)  # a demo, but another one: rendered again
+    assert len(list((tmp_path / "demo/people/bounding_box_train").iterdir())) < 50
 
 
 def test_a_folder_of_something_else_is_not_touched(tmp_path, capsys):

@@ -13,7 +13,10 @@ VERSION = 2  # of the pictures; a new one is rendered again
 
 
 def write_demo(root: str | Path, seed: int = 0, train: int = 70, test: int = 45) -> None:
-    """Renders the demo data into `root`; what is already there for these arguments is left as it is.
+    """Renders the demo data into `root`.
+
+    What is already there for these arguments is left as it is; a demo of other arguments or of an older version of the
+    toolkit is rendered again.
 
     Args:
         seed: another seed gives other people and garments. train, test: identities; half as many garments.
@@ -26,7 +29,7 @@ def write_demo(root: str | Path, seed: int = 0, train: int = 70, test: int = 45)
     stamp = root / "demo.json"
     if stamp.exists() and json.loads(stamp.read_text()) == made:
         return
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if not stamp.exists() and root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} exists and is not this demo data; remove it or give another folder with --root")
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=".demo-") as folder:
@@ -34,6 +37,6 @@ def write_demo(root: str | Path, seed: int = 0, train: int = 70, test: int = 45)
         write_people(half / "people", seed, train, test, distractors=60, junk=30)
         write_garments(half / "garments", seed, train // 2, test // 2)
         (half / "demo.json").write_text(json.dumps(made))
-        if root.exists():
-            root.rmdir()
+        if root.exists():  # empty, or an old demo
+            shutil.move(root, Path(folder) / "old")
         shutil.move(half, root)
