@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from reid_kit.errors import InputError, NonFiniteError
+from reid_kit.evaluation.rerank import k_reciprocal_distance
+
+
+def dense(q, g, k1, k2, lambda_value):
+    """The definition, with N x N matrices in float64."""
+    x = np.concatenate([q, g]).astype(np.float64)
+    n = len(x)
+    original = ((x[:, None] - x[None]) ** 2).sum(2)
+    original /= original.max(1, keepdims=True)
+    rank = np.argsort(original, axis=1, kind="stable")
+
+    def reciprocal(i, k):
+        return [j for j in rank[i, : k + 1] if i in rank[j, : k + 1]]
+
+    V = np.zeros((n, n))
+    for i in range(n):
+        near = reciprocal(i, k1)
+        expanded = set(near)
+        for j in near:
+            candidates = reciprocal(j, round(k1 / 2))
+            if len(set(candidates) & set(near)) > 2 / 3 * len(candidates):
+                expanded |= set(candidates)
+        expanded = sorted(expanded)
+        weights = np.exp(-original[i, expanded])
+        V[i, expanded] = weights / weights.sum()
+    if k2 > 1:
+        V = np.stack([V[rank[i, :k2]].mean(0) for i in range(n)])
+    Q = len(q)
+    jaccard = np.empty((Q, len(g)))
+    for i in range(Q):
+        for j in range(len(g)):
+            jaccard[i, j] = 1 - np.minimum(V[i], V[Q + j]).sum() / np.maximum(V[i], V[Q + j]).sum()
+    return lambda_value * original[:Q, Q:] + (1 - lambda_value) * jaccard
+
+
+def clusters(seed, queries=15, gallery=70):
+    random = np.random.default_rng(seed)
+    centres = random.standard_normal((9, 6))
+    sides = [centres[random.integers(0, 9, n)] + 0.4 * random.standard_normal((n, 6)) for n in (queries, gallery)]
+    return [side.astype(np.float32) for side in sides]
+
+
+@pytest.mark.parametrize("k1, k2, lambda_value", [(20, 6, 0.3), (7, 3, 0.5), (5, 1, 0.0), (1, 1, 1.0), (11, 11, 0.2)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_equal_to_the_dense_definition(seed, k1, k2, lambda_value):
+    q, g = clusters(seed)
+    found = k_reciprocal_distance(q, g, k1, k2, lambda_value).numpy()
+    expected = dense(q, g, k1, k2, lambda_value)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_bad_input():
+    q, g = clusters(0)
+    with pytest.raises(InputError, match="k1 must lie in 1 .. 84, for 85 images.*got 85 and 6"):
+        k_reciprocal_distance(q, g, k1=85)
+    with pytest.raises(InputError, match="k2 in 1 .. k1"):
+        k_reciprocal_distance(q, g, k1=5, k2=6)
+    with pytest.raises(InputError, match="lambda_value"):
+        k_reciprocal_distance(q, g, lambda_value=1.5)
+    with pytest.raises(NonFiniteError, match="1 query features"):
+        k_reciprocal_distance(np.where(np.arange(len(q))[:, None] == 3, np.nan, q), g)
