@@ -6,6 +6,7 @@ _HOME = {  # public name -> module; imported when first used, so that `reid-kit 
     "build_loss": "reid_kit.losses",
     "evaluate_retrieval": "reid_kit.evaluation",
     "RetrievalResult": "reid_kit.evaluation",
+    "k_reciprocal_distance": "reid_kit.evaluation",
     "load_dataset": "reid_kit.data.readers",
     "load_model": "reid_kit.model.checkpoint",
 }

@@ -11,6 +11,7 @@ Each result goes to a folder of its own beside the checkpoint: results.json, res
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from reid_kit.build import build_dataset, build_device, build_test_settings
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", action="append", default=[], metavar="FILE", help="test this; needs no config")
     parser.add_argument("--data", action="append", default=[], metavar="NAME", help="another dataset; may be repeated")
     parser.add_argument("--root", metavar="DIR", help="where the datasets are; the default is the training run's")
+    parser.add_argument("--rerank", action="store_true", help="re-rank by k-reciprocal encoding (Zhong et al. 2017)")
     parser.add_argument("--features", action="append", default=[], metavar="FILE", help=".npz or .mat of any toolkit")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config.py and new values")
 
@@ -50,9 +52,10 @@ def main(arguments: argparse.Namespace) -> None:
             config = config_from_text(trained.dump(), overrides(arguments, name, trained.DATA.NAME))
             device = build_device(config)
             dataset = build_dataset(config)
-            tested = test_retrieval(load_model(checkpoint, device), dataset, build_test_settings(config, device))
+            settings = replace(build_test_settings(config, device), rerank=arguments.rerank)
+            tested = test_retrieval(load_model(checkpoint, device), dataset, settings)
             label = f"{checkpoint.parent.name} on {name}"
-            folder = checkpoint.parent / f"test_{name}"
+            folder = checkpoint.parent / f"test_{name}{'_rerank' if arguments.rerank else ''}"
             if rank() == 0:
                 facts = {"checkpoint": str(checkpoint), "dataset": name, "test": dict(config.TEST)}
                 write_results(folder, label, tested, facts)

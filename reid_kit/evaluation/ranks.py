@@ -4,7 +4,7 @@ A block of queries is compared with the whole gallery, a block of it at a time. 
 out by index; a match's rank is one more than the matches before it and the others that are as near or nearer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,51 +63,53 @@ def same_identity_pairs(
     return Pairs(query, gallery, is_match)
 
 
-def match_ranks(query: FeatureRows, gallery: FeatureRows, pairs: Pairs, junk: np.ndarray) -> list[np.ndarray]:
-    """The ranks of each query's matches, counted from 1, ascending.
+DistanceRows = Callable[[int, int, slice], Tensor]  # queries first .. last - 1 and a share of the gallery -> (q, share)
 
-    Euclidean distances are ordered by |g|^2 - 2 q.g, cosine ones by -q.g, each in float32. Products are of whole tiles,
-    so that equal rows tie to the bit wherever they stand. Ties count against the query.
+
+def match_ranks(
+    distance_rows: DistanceRows, sizes: tuple[int, int], pairs: Pairs, junk: np.ndarray
+) -> list[np.ndarray]:
+    """The ranks of each query's matches, counted from 1, ascending. Ties count against the query.
 
     Args:
+        distance_rows: gives a block of distances, which may be written to. sizes: Q and G.
         junk: (n,) gallery positions that no ranking holds.
 
     With several processes each compares the queries with its share of the gallery; the counts add up.
     """
     ranks: list[np.ndarray] = []
-    size = max(TILE, min(MOST_QUERIES, ROWS_MEMORY // (4 * len(gallery))) // TILE * TILE)
+    queries, gallery = sizes
+    size = max(TILE, min(MOST_QUERIES, ROWS_MEMORY // (4 * gallery)) // TILE * TILE)
+    share = process_share(gallery)
     with exact_products(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for first in range(0, len(query), size):
-            last = min(first + size, len(query))
-            rows = query.block(first, last)
-            ranks += block_ranks(rows, gallery, pairs.within(first, last), junk, threads)
+        for first in range(0, queries, size):
+            last = min(first + size, queries)
+            ranks += block_ranks(distance_rows(first, last, share), share, pairs.within(first, last), junk, threads)
     return ranks
 
 
 def block_ranks(
-    rows: Tensor, gallery: FeatureRows, pairs: Pairs, junk: np.ndarray, threads: ThreadPoolExecutor
+    distances: Tensor, share: slice, pairs: Pairs, junk: np.ndarray, threads: ThreadPoolExecutor
 ) -> list[np.ndarray]:
-    """The ranks of the matches of each of `rows` (q, D)."""
-    share = process_share(len(gallery))
-    distances = order_distances(rows, gallery, share)
+    """The ranks of the matches of each query of (q, share) distances."""
     mine = (pairs.gallery >= share.start) & (pairs.gallery < share.stop)
-    row, column = (torch.from_numpy(a[mine]).to(rows.device) for a in (pairs.query, pairs.gallery - share.start))
-    values = torch.zeros(len(pairs.query), device=rows.device)
-    values[torch.from_numpy(mine).to(rows.device)] = distances[row, column]
+    row, column = (torch.from_numpy(a[mine]).to(distances.device) for a in (pairs.query, pairs.gallery - share.start))
+    values = torch.zeros(len(pairs.query), device=distances.device)
+    values[torch.from_numpy(mine).to(distances.device)] = distances[row, column]
     values = sum_over_processes(values).cpu().numpy()
     distances[row, column] = torch.inf
     junk = junk[(junk >= share.start) & (junk < share.stop)] - share.start
-    distances.index_fill_(1, torch.from_numpy(junk).to(rows.device), torch.inf)
+    distances.index_fill_(1, torch.from_numpy(junk).to(distances.device), torch.inf)
 
     owner, values = pairs.query[pairs.is_match], values[pairs.is_match]
     values = values[np.lexsort((values, owner))]  # ascending within each query
-    matches = np.split(values, np.searchsorted(owner, np.arange(1, len(rows))))
+    matches = np.split(values, np.searchsorted(owner, np.arange(1, len(distances))))
     if distances.device.type == "cpu":
         spread = threads.map if distances.shape[1] > LONG_ROW else map
         counts = list(spread(count_ahead, distances.numpy(), matches))
     else:
         counts = count_ahead_on_device(distances, matches)
-    flat = torch.from_numpy(np.concatenate(counts)).to(rows.device)
+    flat = torch.from_numpy(np.concatenate(counts)).to(distances.device)
     flat = sum_over_processes(flat).cpu().numpy()
     counts = np.split(flat, np.cumsum([len(m) for m in matches])[:-1])
     return [ahead + np.arange(1, len(ahead) + 1) for ahead in counts]
@@ -121,7 +123,11 @@ def process_share(count: int) -> slice:
 
 
 def order_distances(rows: Tensor, gallery: FeatureRows, share: slice) -> Tensor:
-    """(q, share) float32 values that order the gallery by distance from each row of queries."""
+    """(q, share) float32 values that order the gallery by distance from each row of queries.
+
+    Euclidean distances are ordered by |g|^2 - 2 q.g, cosine ones by -q.g. Products are of whole tiles, so that equal
+    rows tie to the bit wherever they stand.
+    """
     queries, rows = len(rows), whole_tiles(rows)
     found = rows.new_empty(len(rows), -(-(share.stop - share.start) // TILE) * TILE)
     for start, stop in blocks(share, GALLERY_BLOCK):

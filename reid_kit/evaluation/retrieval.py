@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from reid_kit.errors import InputError, unknown_name
+from reid_kit.errors import InputError, NonFiniteError, unknown_name
 from reid_kit.evaluation.features import Array, FeatureRows, integer_labels
 from reid_kit.evaluation.metrics import average_precision_of, inverse_negative_penalty
-from reid_kit.evaluation.ranks import match_ranks, same_identity_pairs
+from reid_kit.evaluation.ranks import DistanceRows, match_ranks, order_distances, same_identity_pairs
 
 METRICS = ("euclidean", "cosine")
 
@@ -75,40 +76,96 @@ def evaluate_retrieval(
     """
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
-    if no_match not in ("skip", "zero"):
-        raise unknown_name("no_match", no_match, ("skip", "zero"))
-    precision_of = average_precision_of(average_precision)
     device = usable_device(device if device is not None else getattr(query_features, "device", "cpu"))
     query = FeatureRows(query_features, "query", device, metric == "cosine")
     gallery = FeatureRows(gallery_features, "gallery", device, metric == "cosine")
     if query.width != gallery.width:
         raise InputError(f"query features are {query.width} wide, gallery features {gallery.width}: one model for both")
-    if same_set and len(query) != len(gallery):
-        raise InputError(f"same_set asks for one set, got {len(query)} queries and a gallery of {len(gallery)}")
-    query_ids = integer_labels(query_ids, len(query), "query_ids")
-    gallery_ids = integer_labels(gallery_ids, len(gallery), "gallery_ids")
-    if (query_cameras is None) != (gallery_cameras is None):
-        raise InputError("cameras are given for one side only; give both, or neither to switch the camera rule off")
-    if query_cameras is not None:
-        query_cameras = integer_labels(query_cameras, len(query), "query_cameras")
-        gallery_cameras = integer_labels(gallery_cameras, len(gallery), "gallery_cameras")
 
-    junk = np.flatnonzero(gallery_ids == junk_id)
-    pairs = same_identity_pairs(query_ids, gallery_ids, query_cameras, gallery_cameras, same_set)
-    found = match_ranks(query, gallery, pairs, junk)
+    def distance_rows(first: int, last: int, share: slice) -> Tensor:
+        return order_distances(query.block(first, last), gallery, share)
 
+    sides = Sides((len(query), len(gallery)), query_ids, gallery_ids, query_cameras, gallery_cameras, same_set, junk_id)
+    return measure(distance_rows, sides, f"{metric} distance", average_precision, ranks, no_match)
+
+
+def evaluate_distances(
+    distances: Array,
+    query_ids: Array | Sequence[int],
+    gallery_ids: Array | Sequence[int],
+    query_cameras: Array | Sequence[int] | None = None,
+    gallery_cameras: Array | Sequence[int] | None = None,
+    *,
+    name: str = "given distances",
+    average_precision: str = "step",
+    ranks: Sequence[int] = (1, 5, 10, 20),
+    same_set: bool = False,
+    junk_id: int = -1,
+    no_match: str = "skip",
+) -> RetrievalResult:
+    """`evaluate_retrieval` of (Q, G) distances that are there already, as after re-ranking.
+
+    Args:
+        name: what the protocol line calls the distances.
+    """
+    matrix = torch.as_tensor(distances)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise InputError(f"distances must be (Q, G) with at least one row and column, got {tuple(matrix.shape)}")
+    if not torch.isfinite(matrix).all():
+        raise NonFiniteError(f"{int((~torch.isfinite(matrix)).sum())} distances are NaN or infinite")
+
+    def distance_rows(first: int, last: int, share: slice) -> Tensor:
+        return matrix[first:last, share].float().clone()
+
+    sides = Sides(tuple(matrix.shape), query_ids, gallery_ids, query_cameras, gallery_cameras, same_set, junk_id)
+    return measure(distance_rows, sides, name, average_precision, ranks, no_match)
+
+
+class Sides:
+    """Checked identities and cameras of query and gallery, and which pairs of them count."""
+
+    def __init__(self, sizes, query_ids, gallery_ids, query_cameras, gallery_cameras, same_set: bool, junk_id: int):
+        if same_set and sizes[0] != sizes[1]:
+            raise InputError(f"same_set asks for one set, got {sizes[0]} queries and a gallery of {sizes[1]}")
+        query_ids = integer_labels(query_ids, sizes[0], "query_ids")
+        gallery_ids = integer_labels(gallery_ids, sizes[1], "gallery_ids")
+        if (query_cameras is None) != (gallery_cameras is None):
+            raise InputError("cameras are given for one side only; give both, or neither to switch the camera rule off")
+        self.rule = "each query ignores itself" if same_set else "no camera rule"
+        if query_cameras is not None:
+            query_cameras = integer_labels(query_cameras, sizes[0], "query_cameras")
+            gallery_cameras = integer_labels(gallery_cameras, sizes[1], "gallery_cameras")
+            self.rule = "same identity in the same camera ignored"
+        self.sizes = sizes
+        self.junk = np.flatnonzero(gallery_ids == junk_id)
+        self.pairs = same_identity_pairs(query_ids, gallery_ids, query_cameras, gallery_cameras, same_set)
+
+
+def measure(
+    distance_rows: DistanceRows,
+    sides: Sides,
+    distance: str,
+    average_precision: str,
+    ranks: Sequence[int],
+    no_match: str,
+) -> RetrievalResult:
+    """Counts the ranks of the matches and sums them up."""
+    if no_match not in ("skip", "zero"):
+        raise unknown_name("no_match", no_match, ("skip", "zero"))
+    precision_of = average_precision_of(average_precision)
+    found = match_ranks(distance_rows, sides.sizes, sides.pairs, sides.junk)
     counted = np.array([len(r) > 0 for r in found])
     skipped = 0 if no_match == "zero" else int((~counted).sum())
-    queries = len(query) - skipped
+    queries = len(found) - skipped
     if not queries:
         raise InputError(
-            f"none of the {len(query)} queries has a match in the gallery: identities that do not occur there, or "
+            f"none of the {len(found)} queries has a match in the gallery: identities that do not occur there, or "
             f"cameras parsed wrongly, so that every match is in its query's own camera"
         )
     precisions = np.array([precision_of(r) if len(r) else 0.0 for r in found])
     penalties = np.array([inverse_negative_penalty(r) if len(r) else 0.0 for r in found])
     first = np.array([r[0] if len(r) else 0 for r in found])
-    rule = "same identity in the same camera ignored" if query_cameras is not None else "no camera rule"
+    gallery = sides.sizes[1] - len(sides.junk)
     return RetrievalResult(
         mAP=float(precisions.sum() / queries),
         mINP=float(penalties.sum() / queries),
@@ -117,11 +174,10 @@ def evaluate_retrieval(
         first_match_rank=first,
         queries=queries,
         skipped=skipped,
-        gallery=len(gallery) - len(junk),
+        gallery=gallery,
         protocol=(
-            f"{metric} distance, {average_precision} AP, {'each query ignores itself' if same_set else rule}, "
-            f"queries {queries}, skipped {skipped}, gallery {len(gallery) - len(junk)}, junk {len(junk)} ignored, "
-            f"ties against the query"
+            f"{distance}, {average_precision} AP, {sides.rule}, queries {queries}, skipped {skipped}, "
+            f"gallery {gallery}, junk {len(sides.junk)} ignored, ties against the query"
         ),
     )
 

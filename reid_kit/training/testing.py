@@ -9,7 +9,7 @@ from reid_kit.data.augment import test_transform
 from reid_kit.data.loader import TestLoader
 from reid_kit.data.records import Record, RetrievalDataset
 from reid_kit.distributed import gather_rows, rank, world_size
-from reid_kit.evaluation import RetrievalResult, evaluate_retrieval
+from reid_kit.evaluation import RetrievalResult, evaluate_distances, evaluate_retrieval, k_reciprocal_distance
 from reid_kit.evaluation.clustering import normalized_mutual_information
 from reid_kit.training.features import extract_features
 
@@ -32,6 +32,7 @@ class TestSettings:
     metric: str = "euclidean"
     average_precision: str = "step"
     autocast: bool = False
+    rerank: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,18 @@ def evaluate(query: ImageSet, gallery: ImageSet, dataset: RetrievalDataset, sett
     """The evaluator on two sets of features, by the dataset's protocol."""
     protocol = dataset.protocol
     cameras = (query.cameras, gallery.cameras) if protocol.camera_aware else (None, None)
+    if settings.rerank:
+        sides = (torch.nn.functional.normalize(side.features) for side in (query, gallery))
+        return evaluate_distances(
+            k_reciprocal_distance(*sides),
+            query.identities,
+            gallery.identities,
+            *cameras,
+            name="k-reciprocal re-ranked distance",
+            average_precision=settings.average_precision,
+            ranks=protocol.ranks,
+            same_set=protocol.same_set,
+        )
     return evaluate_retrieval(
         query.features,
         gallery.features,

@@ -102,6 +102,12 @@ def test_a_test_with_other_settings(whole):
     assert settings["FLIP"] is True
 
 
+def test_a_test_with_re_ranking(whole):
+    done = run("test", "--checkpoint", whole[0] / "best.pt", "--rerank")
+    assert done.returncode == 0, done.stderr
+    assert "k-reciprocal re-ranked distance" in done.stdout and (whole[0] / "test_demo_rerank/results.json").exists()
+
+
 def test_a_finished_run_is_not_written_over(whole, demo_root):
     before = (whole[0] / "last.pt").read_bytes()
     done = train(demo_root, whole[0])

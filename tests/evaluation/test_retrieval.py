@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from reid_kit import evaluate_retrieval
 from reid_kit.errors import InputError, NonFiniteError
+from reid_kit.evaluation import evaluate_distances
 from reid_kit.evaluation import ranks as ranks_module
 from tests.evaluation import oracles
 
@@ -190,3 +191,16 @@ BAD[[1, 4]] = np.nan
 def test_bad_input(sides, options, error, words):
     with pytest.raises(error, match=words):
         evaluate_retrieval(*(list(side) if isinstance(side, range) else side for side in sides), **options)
+
+
+@pytest.mark.parametrize("kind", ["step", "trapezoid"])
+def test_given_distances_are_ranked_the_same_way(kind):
+    q, g, qi, gi, qc, gc = large(np.random.default_rng(10))
+    distances = ((q[:, None].astype(np.float64) - g[None]) ** 2).sum(2)
+    one = evaluate_distances(distances, qi, gi, qc, gc, average_precision=kind)
+    two = evaluate_retrieval(q, g, qi, gi, qc, gc, average_precision=kind)
+    assert np.array_equal(one.first_match_rank, two.first_match_rank)
+    np.testing.assert_allclose(one.average_precision, two.average_precision)
+    assert one.protocol.startswith("given distances")
+    with pytest.raises(NonFiniteError, match="1 distances"):
+        evaluate_distances(np.where(np.arange(2000) == 5, np.nan, distances)[:1], qi[:1], gi)
