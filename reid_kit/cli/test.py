@@ -6,7 +6,8 @@
   python tools/test.py --config configs/inshop_srt_bbox.yaml --config configs/inshop_srt_nobbox.yaml
   python tools/test.py --features market.npz --features theirs.mat TEST.METRIC cosine
 
-Each result goes to a folder of its own beside the checkpoint: results.json, results.md, ranked_list.png.
+Each result goes to a folder of its own beside the checkpoint: results.json and results.md, with the
+ranked lists, the worst queries, the CMC curve and the distances as pictures.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from reid_kit.config import config_from_text, load_config
 from reid_kit.distributed import rank, start_processes
 from reid_kit.errors import InputError
 from reid_kit.evaluation import RetrievalResult, evaluate_retrieval
+from reid_kit.evaluation.expansion import POOLINGS
 from reid_kit.evaluation.feature_files import read_feature_file
 from reid_kit.evaluation.report import result_table
 from reid_kit.model.checkpoint import load_checkpoint, load_model
@@ -32,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", action="append", default=[], metavar="NAME", help="another dataset; may be repeated")
     parser.add_argument("--root", metavar="DIR", help="where the datasets are; the default is the training run's")
     parser.add_argument("--rerank", action="store_true", help="re-rank by k-reciprocal encoding (Zhong et al. 2017)")
+    parser.add_argument("--expand", type=int, default=0, metavar="K", help="average each query with its K nearest")
+    parser.add_argument("--alpha", type=float, default=0.0, metavar="A", help="weigh them by similarity ** A")
+    parser.add_argument(
+        "--multi-query", choices=sorted(POOLINGS), default="", help="pool a person's queries of a camera"
+    )
     parser.add_argument("--features", action="append", default=[], metavar="FILE", help=".npz or .mat of any toolkit")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config.py and new values")
 
@@ -46,20 +53,22 @@ def main(arguments: argparse.Namespace) -> None:
     if not checkpoints:
         raise InputError("nothing to test: give --checkpoint FILE, or --config FILE of a run that has been trained")
     results, nmi = {}, {}
+    variant = {key: getattr(arguments, key) for key in ("rerank", "multi_query", "expand", "alpha")}
+    suffix = "".join(f"_{key}{'' if value is True else f'_{value}'}" for key, value in variant.items() if value)
     for checkpoint in checkpoints:
         trained = config_from_text(load_checkpoint(checkpoint)["config"])
         for name in arguments.data or [trained.DATA.NAME]:
             config = config_from_text(trained.dump(), overrides(arguments, name, trained.DATA.NAME))
             device = build_device(config)
             dataset = build_dataset(config)
-            settings = replace(build_test_settings(config, device), rerank=arguments.rerank)
+            settings = replace(build_test_settings(config, device), **variant)
             tested = test_retrieval(load_model(checkpoint, device), dataset, settings)
             label = f"{checkpoint.parent.name} on {name}"
-            folder = checkpoint.parent / f"test_{name}{'_rerank' if arguments.rerank else ''}"
+            folder = checkpoint.parent / f"test_{name}{suffix}"
             if rank() == 0:
                 facts = {"checkpoint": str(checkpoint), "dataset": name, "test": dict(config.TEST)}
                 write_results(folder, label, tested, facts)
-                print(f"{label}: {folder / 'results.json'}, {folder / 'ranked_list.png'}")
+                print(f"{label}: {folder}/results.json, ranked_list.png, worst_queries.png, result_curves.png")
             results[label], nmi[label] = tested.result, tested.nmi
     if rank() == 0:
         print(f"\n{result_table(results, nmi=nmi)}")

@@ -4,26 +4,31 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from reid_kit.errors import InputError, NonFiniteError
 
 Array = np.ndarray | Tensor
+ROWS_CHECKED = 4096  # at a time
 
 
 class FeatureRows:
     """Rows of (N, D) features: a tensor on any device, an array, a memory-mapped file; of any float type.
 
+    squared_norms: (N,) float32 on the device.
+
     Raises:
-        InputError: no (N, D) array of numbers, or no row in it.
+        InputError: no (N, D) array of numbers, or no row in it; a zero row where the metric is cosine.
+        NonFiniteError: a row holds NaN, infinity, or values whose squares overflow.
     """
 
-    def __init__(self, features: Array, name: str, device: torch.device, cosine: bool):
+    def __init__(self, features: Array, name: str, device: torch.device, cosine: bool = False):
         if getattr(features, "ndim", None) != 2 or 0 in features.shape:
             shape = tuple(getattr(features, "shape", ()))
             raise InputError(f"{name} features must be (N, D) with at least one row, got {shape or type(features)}")
         self.features, self.name, self.device, self.cosine = features, name, device, cosine
+        starts = range(0, len(features), ROWS_CHECKED)
+        self.squared_norms = torch.cat([self._checked_norms(start, start + ROWS_CHECKED) for start in starts])
 
     def __len__(self) -> int:
         return len(self.features)
@@ -33,21 +38,18 @@ class FeatureRows:
         return self.features.shape[1]
 
     def block(self, start: int, stop: int) -> Tensor:
-        """(stop - start, D) float32 rows on the device; L2-normalised for cosine.
+        """(stop - start, D) float32 rows on the device."""
+        return torch.as_tensor(self.features[start:stop]).to(self.device, torch.float32)
 
-        Raises:
-            NonFiniteError: a row holds NaN or infinity. InputError: a zero row under cosine.
-        """
-        rows = torch.as_tensor(self.features[start:stop]).to(self.device, torch.float32)
-        finite = torch.isfinite(rows.sum(1))  # a sum may overflow where its terms do not: looked at again below
-        if not finite.all():
-            finite = torch.isfinite(rows).all(1)
-            self._refuse(~finite, start, NonFiniteError, "hold NaN or infinity")
+    def _checked_norms(self, start: int, stop: int) -> Tensor:
+        rows = self.block(start, stop)
+        norms = rows.square().sum(1)
+        if not torch.isfinite(norms).all():
+            self._refuse(~torch.isfinite(rows).all(1), start, NonFiniteError, "hold NaN or infinity")
+            self._refuse(~torch.isfinite(norms), start, NonFiniteError, "are too large: their squares overflow float32")
         if self.cosine:
-            norms = rows.norm(dim=1)
-            self._refuse(norms == 0, start, InputError, "are zero, which has no cosine")
-            rows = F.normalize(rows)
-        return rows
+            self._refuse(norms == 0, start, InputError, "are zero (or their squares are), which have no cosine")
+        return norms
 
     def _refuse(self, bad: Tensor, start: int, error: type[InputError], what: str) -> None:
         if bad.any():

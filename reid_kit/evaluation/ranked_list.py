@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from reid_kit.evaluation.distances import FeatureDistances, exact_products
 from reid_kit.evaluation.features import Array, FeatureRows
-from reid_kit.evaluation.ranks import exact_products, order_distances, same_identity_pairs
+from reid_kit.evaluation.ranks import same_identity_pairs
 
 
 class RankedList(NamedTuple):
@@ -39,7 +40,7 @@ def ranked_lists(
     gallery = FeatureRows(gallery_features, "gallery", torch.device("cpu"), metric == "cosine")
     pairs = same_identity_pairs(query_ids, gallery_ids, query_cameras, gallery_cameras, same_set=False)
     with exact_products():
-        distances = order_distances(query.block(0, len(query)), gallery, slice(0, len(gallery)))
+        distances = FeatureDistances(query, gallery).order(0, len(query), slice(0, len(gallery)))
     distances = distances.clone()  # an inference tensor takes no changes
     distances[pairs.query[~pairs.is_match], pairs.gallery[~pairs.is_match]] = torch.inf
     distances[:, np.flatnonzero(gallery_ids == junk_id)] = torch.inf
@@ -53,8 +54,13 @@ def ranked_lists(
     return lists
 
 
+def worst(average_precision: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the `count` counted queries of least average precision."""
+    return np.argsort(average_precision, kind="stable")[: min(count, np.count_nonzero(~np.isnan(average_precision)))]
+
+
 def worst_and_median(average_precision: np.ndarray, count: int) -> np.ndarray:
     """Positions of the `count` counted queries of least average precision, and of `count` around the median."""
-    order = np.argsort(average_precision, kind="stable")[: np.count_nonzero(~np.isnan(average_precision))]
+    order = worst(average_precision, len(average_precision))
     middle = max(len(order) // 2 - count // 2, 0)
     return np.array(list(dict.fromkeys([*order[:count], *order[middle : middle + count]])))

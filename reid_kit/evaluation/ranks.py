@@ -1,26 +1,22 @@
-"""The ranks of the matches, by counting: no gallery is sorted, and no Q x G matrix is held.
+"""The ranks of the matches, by counting what stands before each; no Q x G matrix is held.
 
 A block of queries is compared with the whole gallery, a block of it at a time. What shares a query's identity is taken
 out by index; a match's rank is one more than the matches before it and the others that are as near or nearer.
 """
 
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reid_kit.distributed import rank, sum_over_processes, world_size
-from reid_kit.evaluation.features import FeatureRows
+from reid_kit.distributed import sum_over_processes
+from reid_kit.evaluation.distances import GALLERY_BLOCK, TILE, Distances, blocks, exact_products, process_share
+from reid_kit.evaluation.verification import HistogramCounter
 
 ROWS_MEMORY = 128 * 2**20  # bytes of distances held at once
 MOST_QUERIES = 512  # of a block
-GALLERY_BLOCK = 4096  # columns of one matrix product
-LONG_ROW = 50_000  # columns from which on counting is worth several threads
-TILE = 64  # rows and columns of a product come in whole tiles: at a ragged edge equal rows can differ in the last bit
 
 
 @dataclass(frozen=True)
@@ -63,129 +59,77 @@ def same_identity_pairs(
     return Pairs(query, gallery, is_match)
 
 
-DistanceRows = Callable[[int, int, slice], Tensor]  # queries first .. last - 1 and a share of the gallery -> (q, share)
-
-
 def match_ranks(
-    distance_rows: DistanceRows, sizes: tuple[int, int], pairs: Pairs, junk: np.ndarray
+    distances: Distances, pairs: Pairs, junk: np.ndarray, histogram: HistogramCounter | None = None
 ) -> list[np.ndarray]:
     """The ranks of each query's matches, counted from 1, ascending. Ties count against the query.
 
     Args:
-        distance_rows: gives a block of distances, which may be written to. sizes: Q and G.
         junk: (n,) gallery positions that no ranking holds.
+        histogram: is told of every distance between a query and a match, and a query and another identity.
 
     With several processes each compares the queries with its share of the gallery; the counts add up.
     """
     ranks: list[np.ndarray] = []
-    queries, gallery = sizes
-    size = max(TILE, min(MOST_QUERIES, ROWS_MEMORY // (4 * gallery)) // TILE * TILE)
-    share = process_share(gallery)
+    size = max(TILE, min(MOST_QUERIES, ROWS_MEMORY // (4 * distances.gallery)) // TILE * TILE)
+    share = process_share(distances.gallery)
+    junk = junk[(junk >= share.start) & (junk < share.stop)] - share.start
     with exact_products(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for first in range(0, queries, size):
-            last = min(first + size, queries)
-            ranks += block_ranks(distance_rows(first, last, share), share, pairs.within(first, last), junk, threads)
+        for first, last in blocks(slice(0, distances.queries), size):
+            order, part = distances.order(first, last, share), pairs.within(first, last)
+            values = take_out(order, part, junk, share)
+            owner, values = part.query[part.is_match], values[part.is_match]
+            if histogram is not None:
+                histogram.add(distances, first, order, owner, values)
+            values = values[np.lexsort((values, owner))]  # ascending within each query
+            matches = np.split(values, np.searchsorted(owner, np.arange(1, last - first)))
+            ranks += ranks_among(order, matches, threads)
     return ranks
 
 
-def block_ranks(
-    distances: Tensor, share: slice, pairs: Pairs, junk: np.ndarray, threads: ThreadPoolExecutor
-) -> list[np.ndarray]:
-    """The ranks of the matches of each query of (q, share) distances."""
+def take_out(order: Tensor, pairs: Pairs, junk: np.ndarray, share: slice) -> np.ndarray:
+    """(n,) the values of the pairs in (q, share) `order`, wherever they are; there they and junk become infinite."""
     mine = (pairs.gallery >= share.start) & (pairs.gallery < share.stop)
-    row, column = (torch.from_numpy(a[mine]).to(distances.device) for a in (pairs.query, pairs.gallery - share.start))
-    values = torch.zeros(len(pairs.query), device=distances.device)
-    values[torch.from_numpy(mine).to(distances.device)] = distances[row, column]
-    values = sum_over_processes(values).cpu().numpy()
-    distances[row, column] = torch.inf
-    junk = junk[(junk >= share.start) & (junk < share.stop)] - share.start
-    distances.index_fill_(1, torch.from_numpy(junk).to(distances.device), torch.inf)
+    row, column = (torch.from_numpy(a[mine]).to(order.device) for a in (pairs.query, pairs.gallery - share.start))
+    values = torch.zeros(len(pairs.query), device=order.device)
+    values[torch.from_numpy(mine).to(order.device)] = order[row, column]
+    order[row, column] = torch.inf
+    order.index_fill_(1, torch.from_numpy(junk).to(order.device), torch.inf)
+    return sum_over_processes(values).cpu().numpy()
 
-    owner, values = pairs.query[pairs.is_match], values[pairs.is_match]
-    values = values[np.lexsort((values, owner))]  # ascending within each query
-    matches = np.split(values, np.searchsorted(owner, np.arange(1, len(distances))))
-    if distances.device.type == "cpu":
-        spread = threads.map if distances.shape[1] > LONG_ROW else map
-        counts = list(spread(count_ahead, distances.numpy(), matches))
+
+def ranks_among(order: Tensor, matches: list[np.ndarray], threads: ThreadPoolExecutor) -> list[np.ndarray]:
+    """The ranks of each row's ascending `matches` among themselves and the others, which are in (q, share) `order`."""
+    if order.device.type == "cpu":
+        ahead = others_ahead(order.numpy(), matches, threads)
     else:
-        counts = count_ahead_on_device(distances, matches)
-    flat = torch.from_numpy(np.concatenate(counts)).to(distances.device)
-    flat = sum_over_processes(flat).cpu().numpy()
-    counts = np.split(flat, np.cumsum([len(m) for m in matches])[:-1])
-    return [ahead + np.arange(1, len(ahead) + 1) for ahead in counts]
+        ahead = others_ahead_on_device(order, matches)
+    flat = sum_over_processes(torch.from_numpy(np.concatenate(ahead)).to(order.device)).cpu().numpy()
+    ahead = np.split(flat, np.cumsum([len(values) for values in matches])[:-1])
+    return [others + np.arange(1, len(others) + 1) for others in ahead]
 
 
-def process_share(count: int) -> slice:
-    """This process's part of the gallery: whole blocks, so that every product is one that a single process does."""
-    blocks = -(-count // GALLERY_BLOCK)
-    first, last = (blocks * part // world_size() for part in (rank(), rank() + 1))
-    return slice(min(first * GALLERY_BLOCK, count), min(last * GALLERY_BLOCK, count))
+def others_ahead(order: np.ndarray, matches: list[np.ndarray], threads: ThreadPoolExecutor) -> list[np.ndarray]:
+    """How many of each row of (q, G) `order` are at most each of the row's ascending `matches`.
 
-
-def order_distances(rows: Tensor, gallery: FeatureRows, share: slice) -> Tensor:
-    """(q, share) float32 values that order the gallery by distance from each row of queries.
-
-    Euclidean distances are ordered by |g|^2 - 2 q.g, cosine ones by -q.g. Products are of whole tiles, so that equal
-    rows tie to the bit wherever they stand.
+    Sorts the rows in place: numpy's vectorised sort of values takes a tenth of a search of each value among the
+    matches, and less than two comparisons with each match.
     """
-    queries, rows = len(rows), whole_tiles(rows)
-    found = rows.new_empty(len(rows), -(-(share.stop - share.start) // TILE) * TILE)
-    for start, stop in blocks(share, GALLERY_BLOCK):
-        block = whole_tiles(gallery.block(start, stop))
-        out = found[:, start - share.start :][:, : len(block)]
-        if gallery.cosine:
-            torch.matmul(rows, block.T, out=out).neg_()
-        else:
-            torch.addmm(block.square().sum(1), rows, block.T, alpha=-2, out=out)
-    return found[:queries, : share.stop - share.start]
+    list(threads.map(lambda rows: rows.sort(axis=1), np.array_split(order, torch.get_num_threads())))
+    return [np.searchsorted(row, values, side="right") for row, values in zip(order, matches)]
 
 
-def whole_tiles(rows: Tensor) -> Tensor:
-    """(n, D) with rows of zeros up to a multiple of TILE."""
-    return torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % TILE))
-
-
-def blocks(part: slice, size: int) -> Iterator[tuple[int, int]]:
-    for start in range(part.start, part.stop, size):
-        yield start, min(start + size, part.stop)
-
-
-def count_ahead(distances: np.ndarray, matches: np.ndarray) -> np.ndarray:
-    """How many of `distances` (G,) are at most each of the ascending `matches` (k,)."""
-    counts = np.zeros(len(matches), np.int64)
-    for index in range(len(matches) - 1, -1, -1):
-        ahead = distances <= matches[index]
-        counts[index] = np.count_nonzero(ahead)
-        if not counts[index]:
-            break
-        if index > 8 and counts[index] < len(distances) // 8:  # copying costs as much as eight comparisons
-            distances = distances[ahead]  # what lies behind a match lies behind all nearer ones
-    return counts
-
-
-def count_ahead_on_device(distances: Tensor, matches: list[np.ndarray]) -> list[np.ndarray]:
-    """`count_ahead` for each row of (q, G): a search in the row's matches, and a count of what fell where."""
-    most = max(len(m) for m in matches)
+def others_ahead_on_device(order: Tensor, matches: list[np.ndarray]) -> list[np.ndarray]:
+    """`others_ahead` by a search in the row's matches and a count of what fell where."""
+    most = max(len(values) for values in matches)
     padded = np.full((len(matches), most), np.inf, np.float32)
     for line, values in zip(padded, matches):
         line[: len(values)] = values
-    boundaries = torch.from_numpy(padded).to(distances.device)
-    offsets = torch.arange(len(matches), device=distances.device, dtype=torch.int32)[:, None] * (most + 1)
-    counts = torch.zeros(len(matches) * (most + 1), dtype=torch.int64, device=distances.device)
-    for start, stop in blocks(slice(0, distances.shape[1]), GALLERY_BLOCK):
-        places = torch.searchsorted(boundaries, distances[:, start:stop].contiguous(), out_int32=True) + offsets
+    boundaries = torch.from_numpy(padded).to(order.device)
+    offsets = torch.arange(len(matches), device=order.device, dtype=torch.int32)[:, None] * (most + 1)
+    counts = torch.zeros(len(matches) * (most + 1), dtype=torch.int64, device=order.device)
+    for start, stop in blocks(slice(0, order.shape[1]), GALLERY_BLOCK):
+        places = torch.searchsorted(boundaries, order[:, start:stop].contiguous(), out_int32=True) + offsets
         counts += torch.bincount(places.flatten(), minlength=len(counts))
     ahead = counts.view(len(matches), most + 1).cumsum(1).cpu().numpy()
     return [line[: len(values)] for line, values in zip(ahead, matches)]
-
-
-@contextmanager
-def exact_products():
-    """Matrix products in full float32, whatever the process has chosen for training."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -1,11 +1,14 @@
 """Results as tables and as JSON."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from types import MappingProxyType
 
 import numpy as np
 
 from reid_kit.evaluation.retrieval import RetrievalResult
+
+FALSE_MATCH_RATES = (1e-4, 1e-3, 1e-2)
 
 
 def result_table(
@@ -36,8 +39,18 @@ def result_table(
     return "\n".join(lines)
 
 
+def verification_table(result: RetrievalResult) -> str:
+    """A Markdown table of the share of true matches that a threshold finds, by the false ones that it lets through."""
+    lines = ["| false-match rate | threshold on the distance | true-match rate |", "|--:|--:|--:|"]
+    for rate in FALSE_MATCH_RATES:
+        point = result.histogram.at(rate)
+        lines.append(f"| {rate:g} | {point.threshold:.4f} | {100 * point.true_match_rate:.1f} |")
+    return "\n".join(lines)
+
+
 def result_json(result: RetrievalResult) -> dict:
     """All of a result in types that JSON has; skipped queries have an average precision of null."""
+    points = [] if result.histogram is None else [result.histogram.at(rate) for rate in FALSE_MATCH_RATES]
     return {
         "mAP": result.mAP,
         "mINP": result.mINP,
@@ -48,4 +61,5 @@ def result_json(result: RetrievalResult) -> dict:
         "protocol": result.protocol,
         "average_precision": [None if np.isnan(value) else float(value) for value in result.average_precision],
         "first_match_rank": result.first_match_rank.tolist(),
+        "verification": [asdict(point) for point in points],
     }

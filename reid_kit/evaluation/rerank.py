@@ -6,8 +6,8 @@ from scipy import sparse
 from torch import Tensor
 
 from reid_kit.errors import InputError
+from reid_kit.evaluation.distances import exact_products
 from reid_kit.evaluation.features import Array, FeatureRows
-from reid_kit.evaluation.ranks import exact_products
 
 ROWS = 512  # whose distances to all are held at once
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from reid_kit.errors import InputError, NonFiniteError, unknown_name
+from reid_kit.errors import InputError, unknown_name
+from reid_kit.evaluation.distances import Distances, FeatureDistances, GivenDistances
 from reid_kit.evaluation.features import Array, FeatureRows, integer_labels
 from reid_kit.evaluation.metrics import average_precision_of, inverse_negative_penalty
-from reid_kit.evaluation.ranks import DistanceRows, match_ranks, order_distances, same_identity_pairs
+from reid_kit.evaluation.ranks import match_ranks, same_identity_pairs
+from reid_kit.evaluation.verification import DistanceHistogram, HistogramCounter
 
 METRICS = ("euclidean", "cosine")
 
@@ -23,6 +24,7 @@ class RetrievalResult:
     average_precision: (Q,) NaN where a query was skipped. first_match_rank: (Q,) 0 where it was skipped.
     queries, skipped: counted queries, and those left out for want of a match. gallery: entries without junk.
     protocol: all that the numbers depend on, in a line.
+    histogram: of the distances of matching and other pairs, where it was asked for.
     """
 
     mAP: float
@@ -34,6 +36,7 @@ class RetrievalResult:
     skipped: int
     gallery: int
     protocol: str
+    histogram: DistanceHistogram | None = None
 
 
 def evaluate_retrieval(
@@ -50,6 +53,7 @@ def evaluate_retrieval(
     same_set: bool = False,
     junk_id: int = -1,
     no_match: str = "skip",
+    histogram: bool = False,
     device: str | torch.device | None = None,
 ) -> RetrievalResult:
     """Ranks the gallery for each query and measures where its matches stand.
@@ -67,6 +71,7 @@ def evaluate_retrieval(
         same_set: query and gallery are one list, and each entry ignores itself alone.
         junk_id: gallery entries of this identity stand in no ranking.
         no_match: queries without a match are left out ("skip") or count as 0 ("zero").
+        histogram: also count how many pairs lie at which distance.
         device: where to compute; None is where the query features are.
 
     Raises:
@@ -79,14 +84,14 @@ def evaluate_retrieval(
     device = usable_device(device if device is not None else getattr(query_features, "device", "cpu"))
     query = FeatureRows(query_features, "query", device, metric == "cosine")
     gallery = FeatureRows(gallery_features, "gallery", device, metric == "cosine")
-    if query.width != gallery.width:
-        raise InputError(f"query features are {query.width} wide, gallery features {gallery.width}: one model for both")
-
-    def distance_rows(first: int, last: int, share: slice) -> Tensor:
-        return order_distances(query.block(first, last), gallery, share)
-
-    sides = Sides((len(query), len(gallery)), query_ids, gallery_ids, query_cameras, gallery_cameras, same_set, junk_id)
-    return measure(distance_rows, sides, f"{metric} distance", average_precision, ranks, no_match)
+    return measure(
+        FeatureDistances(query, gallery),
+        Sides(query_ids, gallery_ids, query_cameras, gallery_cameras, len(query), len(gallery), same_set, junk_id),
+        average_precision,
+        ranks,
+        no_match,
+        histogram,
+    )
 
 
 def evaluate_distances(
@@ -102,58 +107,54 @@ def evaluate_distances(
     same_set: bool = False,
     junk_id: int = -1,
     no_match: str = "skip",
+    histogram: bool = False,
 ) -> RetrievalResult:
     """`evaluate_retrieval` of (Q, G) distances that are there already, as after re-ranking.
 
     Args:
         name: what the protocol line calls the distances.
     """
-    matrix = torch.as_tensor(distances)
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise InputError(f"distances must be (Q, G) with at least one row and column, got {tuple(matrix.shape)}")
-    if not torch.isfinite(matrix).all():
-        raise NonFiniteError(f"{int((~torch.isfinite(matrix)).sum())} distances are NaN or infinite")
-
-    def distance_rows(first: int, last: int, share: slice) -> Tensor:
-        return matrix[first:last, share].float().clone()
-
-    sides = Sides(tuple(matrix.shape), query_ids, gallery_ids, query_cameras, gallery_cameras, same_set, junk_id)
-    return measure(distance_rows, sides, name, average_precision, ranks, no_match)
+    given = GivenDistances(distances, name)
+    return measure(
+        given,
+        Sides(query_ids, gallery_ids, query_cameras, gallery_cameras, *given.matrix.shape, same_set, junk_id),
+        average_precision,
+        ranks,
+        no_match,
+        histogram,
+    )
 
 
 class Sides:
     """Checked identities and cameras of query and gallery, and which pairs of them count."""
 
-    def __init__(self, sizes, query_ids, gallery_ids, query_cameras, gallery_cameras, same_set: bool, junk_id: int):
-        if same_set and sizes[0] != sizes[1]:
-            raise InputError(f"same_set asks for one set, got {sizes[0]} queries and a gallery of {sizes[1]}")
-        query_ids = integer_labels(query_ids, sizes[0], "query_ids")
-        gallery_ids = integer_labels(gallery_ids, sizes[1], "gallery_ids")
+    def __init__(
+        self, query_ids, gallery_ids, query_cameras, gallery_cameras, queries: int, gallery: int, same_set, junk_id
+    ):
+        if same_set and queries != gallery:
+            raise InputError(f"same_set asks for one set, got {queries} queries and a gallery of {gallery}")
+        query_ids = integer_labels(query_ids, queries, "query_ids")
+        gallery_ids = integer_labels(gallery_ids, gallery, "gallery_ids")
         if (query_cameras is None) != (gallery_cameras is None):
             raise InputError("cameras are given for one side only; give both, or neither to switch the camera rule off")
         self.rule = "each query ignores itself" if same_set else "no camera rule"
         if query_cameras is not None:
-            query_cameras = integer_labels(query_cameras, sizes[0], "query_cameras")
-            gallery_cameras = integer_labels(gallery_cameras, sizes[1], "gallery_cameras")
+            query_cameras = integer_labels(query_cameras, queries, "query_cameras")
+            gallery_cameras = integer_labels(gallery_cameras, gallery, "gallery_cameras")
             self.rule = "same identity in the same camera ignored"
-        self.sizes = sizes
         self.junk = np.flatnonzero(gallery_ids == junk_id)
         self.pairs = same_identity_pairs(query_ids, gallery_ids, query_cameras, gallery_cameras, same_set)
 
 
 def measure(
-    distance_rows: DistanceRows,
-    sides: Sides,
-    distance: str,
-    average_precision: str,
-    ranks: Sequence[int],
-    no_match: str,
+    distances: Distances, sides: Sides, average_precision: str, ranks: Sequence[int], no_match: str, histogram: bool
 ) -> RetrievalResult:
     """Counts the ranks of the matches and sums them up."""
     if no_match not in ("skip", "zero"):
         raise unknown_name("no_match", no_match, ("skip", "zero"))
     precision_of = average_precision_of(average_precision)
-    found = match_ranks(distance_rows, sides.sizes, sides.pairs, sides.junk)
+    counter = HistogramCounter(distances.largest) if histogram else None
+    found = match_ranks(distances, sides.pairs, sides.junk, counter)
     counted = np.array([len(r) > 0 for r in found])
     skipped = 0 if no_match == "zero" else int((~counted).sum())
     queries = len(found) - skipped
@@ -165,7 +166,7 @@ def measure(
     precisions = np.array([precision_of(r) if len(r) else 0.0 for r in found])
     penalties = np.array([inverse_negative_penalty(r) if len(r) else 0.0 for r in found])
     first = np.array([r[0] if len(r) else 0 for r in found])
-    gallery = sides.sizes[1] - len(sides.junk)
+    gallery = distances.gallery - len(sides.junk)
     return RetrievalResult(
         mAP=float(precisions.sum() / queries),
         mINP=float(penalties.sum() / queries),
@@ -176,9 +177,10 @@ def measure(
         skipped=skipped,
         gallery=gallery,
         protocol=(
-            f"{distance}, {average_precision} AP, {sides.rule}, queries {queries}, skipped {skipped}, "
+            f"{distances.name}, {average_precision} AP, {sides.rule}, queries {queries}, skipped {skipped}, "
             f"gallery {gallery}, junk {len(sides.junk)} ignored, ties against the query"
         ),
+        histogram=counter.result() if counter else None,
     )
 
 

@@ -4,19 +4,23 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from reid_kit.evaluation.picture import Tile, ranked_list_picture
-from reid_kit.evaluation.ranked_list import ranked_lists, worst_and_median
-from reid_kit.evaluation.report import result_json, result_table
+from reid_kit.evaluation.plots import result_curves
+from reid_kit.evaluation.ranked_list import ranked_lists, worst, worst_and_median
+from reid_kit.evaluation.report import result_json, result_table, verification_table
 from reid_kit.files import write_atomically
 from reid_kit.image import read_image
 from reid_kit.training.testing import ImageSet, Tested
 
 QUERIES_SHOWN = 4  # of the worst, and of those around the median
+WORST_SHOWN = 20
 TILE_HEIGHT = 128  # pixels
 
 
 def write_results(folder: Path, name: str, tested: Tested, facts: Mapping[str, object]) -> str:
-    """Writes results.json, results.md and ranked_list.png; returns the table.
+    """Writes results.json, results.md and the pictures; returns the table.
 
     Args:
         name: of the row in the table.
@@ -27,15 +31,21 @@ def write_results(folder: Path, name: str, tested: Tested, facts: Mapping[str, o
     table = result_table({name: tested.result}, recall, {name: tested.nmi})
     content = {**facts, **result_json(tested.result), "nmi": tested.nmi}
     write_atomically(folder / "results.json", json.dumps(content, indent=1))
-    write_atomically(folder / "results.md", table + "\n")
-    write_atomically(folder / "ranked_list.png", draw_ranked_lists(tested))
+    write_atomically(folder / "results.md", f"{table}\n\n{verification_table(tested.result)}\n")
+    write_atomically(folder / "result_curves.png", result_curves(tested.result, name))
+    precision = tested.result.average_precision
+    chosen = {
+        "ranked_list.png": ("the worst queries and median ones", worst_and_median(precision, QUERIES_SHOWN)),
+        "worst_queries.png": (f"the {WORST_SHOWN} worst queries", worst(precision, WORST_SHOWN)),
+    }
+    for file, (title, queries) in chosen.items():
+        write_atomically(folder / file, draw_ranked_lists(tested, queries, title))
     return table
 
 
-def draw_ranked_lists(tested: Tested) -> bytes:
-    """A PNG of the ranked lists of the worst queries and of some around the median."""
+def draw_ranked_lists(tested: Tested, chosen: np.ndarray, title: str) -> bytes:
+    """A PNG of the ranked lists of the queries at the positions `chosen`."""
     query, gallery, settings, protocol = tested.query, tested.gallery, tested.settings, tested.dataset.protocol
-    chosen = worst_and_median(tested.result.average_precision, QUERIES_SHOWN)
     cameras = (None, None)
     if protocol.camera_aware and query.cameras is not None and gallery.cameras is not None:
         cameras = query.cameras[chosen].numpy(), gallery.cameras.numpy()
@@ -54,7 +64,7 @@ def draw_ranked_lists(tested: Tested) -> bytes:
         tiles += [tile(gallery, i, settings.use_box, bool(c)) for i, c in zip(ranked.gallery, ranked.correct)]
         rank = tested.result.first_match_rank[position]
         rows.append((f"AP {100 * tested.result.average_precision[position]:.1f} %, first match at {rank}", tiles))
-    title = f"{tested.dataset.name}: the worst queries and median ones, nearest gallery images (green: same identity)"
+    title = f"{tested.dataset.name}: {title}, nearest gallery images (green: same identity)"
     return ranked_list_picture(rows, title, TILE_HEIGHT, round(TILE_HEIGHT * settings.width / settings.height))
 
 

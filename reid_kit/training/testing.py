@@ -1,6 +1,6 @@
 """A model on a dataset's query and gallery: images to features to ranks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,10 @@ from reid_kit.data.augment import test_transform
 from reid_kit.data.loader import TestLoader
 from reid_kit.data.records import Record, RetrievalDataset
 from reid_kit.distributed import gather_rows, rank, world_size
+from reid_kit.errors import InputError
 from reid_kit.evaluation import RetrievalResult, evaluate_distances, evaluate_retrieval, k_reciprocal_distance
 from reid_kit.evaluation.clustering import normalized_mutual_information
+from reid_kit.evaluation.expansion import expand_queries, pool_queries
 from reid_kit.training.features import extract_features
 
 
@@ -33,6 +35,9 @@ class TestSettings:
     average_precision: str = "step"
     autocast: bool = False
     rerank: bool = False
+    multi_query: str = ""  # mean | max: one query for all images of an identity in a camera
+    expand: int = 0  # gallery neighbours that queries are averaged with, weighted by similarity ** alpha
+    alpha: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,37 +103,52 @@ def test_retrieval(model: nn.Module, dataset: RetrievalDataset, settings: TestSe
     gallery = embed_records(model, dataset.gallery, settings, f"{dataset.name} gallery")
     query = gallery if protocol.same_set else embed_records(model, dataset.query, settings, f"{dataset.name} query")
     nmi = normalized_mutual_information(gallery.features, gallery.identities) if protocol.nmi else None
+    query = better_queries(query, gallery, dataset, settings)
     return Tested(evaluate(query, gallery, dataset, settings), nmi, query, gallery, dataset, settings)
 
 
 test_retrieval.__test__ = False
 
 
+def better_queries(query: ImageSet, gallery: ImageSet, dataset: RetrievalDataset, settings: TestSettings) -> ImageSet:
+    """The queries, pooled and expanded where the settings ask for it."""
+    if settings.multi_query:
+        if dataset.protocol.same_set or query.cameras is None:
+            raise InputError(f"{dataset.name} has no queries with cameras, whose images could be pooled into one query")
+        features, first = pool_queries(query.features, query.identities, query.cameras, settings.multi_query)
+        if len(first) == len(query.records):
+            raise InputError(
+                f"{dataset.name} has one query of an identity in a camera, nothing to pool; Market-1501's other images "
+                f"come with DATA.OPTIONS {{multi_query: true}}"
+            )
+        query = ImageSet([query.records[position] for position in first], features)
+    if settings.expand:
+        if settings.metric != "cosine":
+            raise InputError("expanded queries are compared by direction: set TEST.METRIC cosine")
+        features = expand_queries(query.features, gallery.features, settings.expand, settings.alpha)
+        query = ImageSet(query.records, features)
+    return query
+
+
 def evaluate(query: ImageSet, gallery: ImageSet, dataset: RetrievalDataset, settings: TestSettings) -> RetrievalResult:
     """The evaluator on two sets of features, by the dataset's protocol."""
     protocol = dataset.protocol
     cameras = (query.cameras, gallery.cameras) if protocol.camera_aware else (None, None)
+    labels = (query.identities, gallery.identities, *cameras)
+    options = {
+        "average_precision": settings.average_precision,
+        "ranks": protocol.ranks,
+        "same_set": protocol.same_set,
+        "histogram": True,
+    }
     if settings.rerank:
         sides = (torch.nn.functional.normalize(side.features) for side in (query, gallery))
-        return evaluate_distances(
-            k_reciprocal_distance(*sides),
-            query.identities,
-            gallery.identities,
-            *cameras,
-            name="k-reciprocal re-ranked distance",
-            average_precision=settings.average_precision,
-            ranks=protocol.ranks,
-            same_set=protocol.same_set,
+        result = evaluate_distances(
+            k_reciprocal_distance(*sides), *labels, name="k-reciprocal re-ranked distance", **options
         )
-    return evaluate_retrieval(
-        query.features,
-        gallery.features,
-        query.identities,
-        gallery.identities,
-        *cameras,
-        metric=settings.metric,
-        average_precision=settings.average_precision,
-        ranks=protocol.ranks,
-        same_set=protocol.same_set,
-        device=settings.device,
-    )
+    else:
+        sides = (query.features, gallery.features)
+        result = evaluate_retrieval(*sides, *labels, metric=settings.metric, device=settings.device, **options)
+    changes = [f", queries pooled by {settings.multi_query}"] * bool(settings.multi_query)
+    changes += [f", queries expanded by {settings.expand} neighbours, alpha {settings.alpha:g}"] * bool(settings.expand)
+    return replace(result, protocol=result.protocol + "".join(changes))

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from reid_kit import evaluate_retrieval
 from reid_kit.errors import InputError, NonFiniteError
+from reid_kit.evaluation import distances as distances_module
 from reid_kit.evaluation import evaluate_distances
 from reid_kit.evaluation import ranks as ranks_module
 from tests.evaluation import oracles
@@ -77,7 +78,7 @@ def test_block_sizes_and_threads_change_nothing(monkeypatch):
     expected = evaluate_retrieval(*sides)
     for rows, block, threads in ((4 * 2000 * 70, 64, 1), (4 * 2000 * 200, 704, 2), (1, 2048, 2)):
         monkeypatch.setattr(ranks_module, "ROWS_MEMORY", rows)
-        monkeypatch.setattr(ranks_module, "GALLERY_BLOCK", block)
+        monkeypatch.setattr(distances_module, "GALLERY_BLOCK", block)
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         result = evaluate_retrieval(*sides)

@@ -1,0 +1,130 @@
+"""Blocks of distances between queries and the gallery, of features or given."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from reid_kit.distributed import rank, world_size
+from reid_kit.errors import InputError, NonFiniteError
+from reid_kit.evaluation.features import Array, FeatureRows
+
+GALLERY_BLOCK = 4096  # columns of one matrix product
+TILE = 64  # rows and columns of a product come in whole tiles: at a ragged edge equal rows can differ in the last bit
+
+
+class Distances(Protocol):
+    """What ranks a gallery for each query. name: for the protocol line. largest: no distance is above it."""
+
+    name: str
+    queries: int
+    gallery: int
+
+    @property
+    def largest(self) -> float: ...
+
+    def order(self, first: int, last: int, share: slice) -> Tensor:
+        """(last - first, share) float32 values that ascend with the distance; the caller may write to them."""
+        ...
+
+    def of_order(self, order: Tensor, query: Tensor) -> Tensor:
+        """The distances that `order` values stand for; `query`, of a shape that broadcasts: whose they are."""
+        ...
+
+
+class FeatureDistances:
+    """Euclidean or cosine distances of features.
+
+    Euclidean ones are ordered by |g|^2 - 2 q.g, cosine ones by -q.g / |g|: what a query adds to all its distances, or
+    multiplies them by, changes no order. Products are of whole tiles, so that equal rows tie to the bit.
+    """
+
+    def __init__(self, query: FeatureRows, gallery: FeatureRows):
+        if query.width != gallery.width:
+            raise InputError(
+                f"query features are {query.width} wide, gallery features {gallery.width}: one model for both"
+            )
+        self.query, self.gallery_rows = query, gallery
+        self.queries, self.gallery = len(query), len(gallery)
+        self.name = f"{'cosine' if gallery.cosine else 'euclidean'} distance"
+
+    @property
+    def largest(self) -> float:
+        if self.gallery_rows.cosine:
+            return 2.0
+        return float(sum(side.squared_norms.max().sqrt() for side in (self.query, self.gallery_rows)))
+
+    def order(self, first: int, last: int, share: slice) -> Tensor:
+        rows = whole_tiles(self.query.block(first, last))
+        found = rows.new_empty(len(rows), -(-(share.stop - share.start) // TILE) * TILE)
+        tail = share.stop - (share.stop - share.start) % TILE  # apart, so that no more than it has to be filled up
+        for start, stop in (*blocks(slice(share.start, tail), GALLERY_BLOCK), *blocks(slice(tail, share.stop), TILE)):
+            block = whole_tiles(self.gallery_rows.block(start, stop))
+            norms = whole_tiles(self.gallery_rows.squared_norms[start:stop, None])[:, 0]
+            out = found[:, start - share.start :][:, : len(block)]
+            if self.gallery_rows.cosine:
+                torch.matmul(rows, block.T, out=out).mul_(-norms.rsqrt())
+            else:
+                torch.addmm(norms, rows, block.T, alpha=-2, out=out)
+        return found[: last - first, : share.stop - share.start]
+
+    def of_order(self, order: Tensor, query: Tensor) -> Tensor:
+        norms = self.query.squared_norms[query]
+        if self.gallery_rows.cosine:
+            return 1 + order * norms.rsqrt()
+        return (order + norms).clamp(min=0).sqrt()
+
+
+class GivenDistances:
+    """Distances (Q, G) that are there already, as after re-ranking."""
+
+    def __init__(self, distances: Array, name: str):
+        self.matrix, self.name = torch.as_tensor(distances), name
+        if self.matrix.ndim != 2 or 0 in self.matrix.shape:
+            shape = tuple(self.matrix.shape)
+            raise InputError(f"distances must be (Q, G) with at least one row and column, got {shape}")
+        wrong = int((~torch.isfinite(self.matrix)).sum())
+        if wrong:
+            raise NonFiniteError(f"{wrong} distances are NaN or infinite")
+        self.queries, self.gallery = self.matrix.shape
+
+    @property
+    def largest(self) -> float:
+        return float(self.matrix.max())
+
+    def order(self, first: int, last: int, share: slice) -> Tensor:
+        return self.matrix[first:last, share].float().clone()
+
+    def of_order(self, order: Tensor, query: Tensor) -> Tensor:
+        return order
+
+
+def whole_tiles(rows: Tensor) -> Tensor:
+    """(n, D) with rows of zeros up to a multiple of TILE."""
+    return torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % TILE)) if len(rows) % TILE else rows
+
+
+def blocks(part: slice, size: int) -> Iterator[tuple[int, int]]:
+    for start in range(part.start, part.stop, size):
+        yield start, min(start + size, part.stop)
+
+
+def process_share(count: int) -> slice:
+    """This process's part of the gallery: whole blocks, so that every product is one that a single process does."""
+    parts = -(-count // GALLERY_BLOCK)
+    first, last = (parts * part // world_size() for part in (rank(), rank() + 1))
+    return slice(min(first * GALLERY_BLOCK, count), min(last * GALLERY_BLOCK, count))
+
+
+@contextmanager
+def exact_products():
+    """Matrix products in full float32, whatever the process has chosen for training."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,76 @@
+"""Same person or not, by a threshold on the distance: histograms of distances, and what a threshold lets through."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reid_kit.distributed import sum_over_processes
+from reid_kit.errors import InputError
+from reid_kit.evaluation.distances import Distances, blocks
+
+BINS = 2**14
+COUNTED = 2**24  # values of one histogram at most: float32 counts no further
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Pairs at `threshold` or nearer are taken for one identity; the rates are shares of all pairs of their kind."""
+
+    threshold: float
+    true_match_rate: float
+    false_match_rate: float
+
+
+@dataclass(frozen=True)
+class DistanceHistogram:
+    """How many pairs lie at which distance.
+
+    edges: (bins + 1,) distances. positives, negatives: (bins,) numbers of pairs of a query with a match, and with
+    another identity; pairs that the protocol ignores are in neither.
+    """
+
+    edges: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
+
+    def at(self, false_match_rate: float) -> OperatingPoint:
+        """The largest threshold, among the edges, that lets through at most this share of the negatives.
+
+        Raises:
+            InputError: a rate outside [0, 1].
+        """
+        if not 0 <= false_match_rate <= 1:
+            raise InputError(f"a false-match rate lies in [0, 1], got {false_match_rate}")
+        false, true = (np.concatenate([[0], np.cumsum(count)]) for count in (self.negatives, self.positives))
+        edge = int(np.searchsorted(false, false_match_rate * false[-1], side="right")) - 1
+        rates = (float(count[edge] / max(count[-1], 1)) for count in (true, false))
+        return OperatingPoint(float(self.edges[edge]), *rates)
+
+
+class HistogramCounter:
+    """Fills a histogram, a block of distances at a time."""
+
+    def __init__(self, largest: float):
+        self.largest = largest * (1 + 1e-5) or 1.0  # rounding puts nothing above it
+        self.positives, self.negatives = torch.zeros(2, BINS, dtype=torch.int64)
+
+    def add(self, distances: Distances, first: int, order: Tensor, owner: np.ndarray, values: np.ndarray) -> None:
+        """
+        Args:
+            first: the query of the first row of `order` (q, share), where only negatives are finite.
+            owner, values: (n,) row and order value of each positive, of all processes.
+        """
+        queries = torch.from_numpy(owner + first).to(order.device)
+        self.positives += self.count(distances.of_order(torch.from_numpy(values).to(order.device), queries))
+        for start, stop in blocks(slice(0, len(order)), max(COUNTED // max(order.shape[1], 1), 1)):
+            queries = torch.arange(first + start, first + stop, device=order.device)[:, None]
+            self.negatives += self.count(distances.of_order(order[start:stop], queries))
+
+    def count(self, values: Tensor) -> Tensor:
+        return torch.histc(values.clamp(min=0), BINS, 0, self.largest).long().cpu()  # leaves infinity out
+
+    def result(self) -> DistanceHistogram:
+        negatives = sum_over_processes(self.negatives)
+        return DistanceHistogram(np.linspace(0, self.largest, BINS + 1), self.positives.numpy(), negatives.numpy())

@@ -1,0 +1,55 @@
+"""tools/test.py: other ways to query and to rank, and what a test leaves behind."""
+
+import json
+
+import cv2
+import pytest
+
+from tests.end_to_end.commands import REPOSITORY, run, tiny
+
+
+@pytest.fixture(scope="module")
+def trained(demo_root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    changes = tiny(demo_root, folder, **{"TEST.METRIC": "cosine", "TRAIN.EPOCHS": 1})
+    done = run("train", "--config", REPOSITORY / "configs/market_srt.yaml", *changes)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_report_with_pictures(trained):
+    results = json.loads((trained / "results.json").read_text())
+    points = results["verification"]
+    assert [point["false_match_rate"] <= rate for point, rate in zip(points, (1e-4, 1e-3, 1e-2))] == [True] * 3
+    assert points[0]["threshold"] <= points[1]["threshold"] <= points[2]["threshold"]
+    assert len(results["average_precision"]) == results["queries"] + results["skipped"]
+    assert "| false-match rate |" in (trained / "results.md").read_text()
+    curves, worst = (cv2.imread(str(trained / name)) for name in ("result_curves.png", "worst_queries.png"))
+    assert curves.shape[1] == 1210 and curves.std() > 10
+    shown = min(20, results["queries"])
+    assert worst.shape[0] > shown * 128
+
+
+@pytest.mark.parametrize(
+    "flags, folder, protocol",
+    [
+        (["--rerank"], "test_demo_rerank", "k-reciprocal re-ranked distance"),
+        (["--expand", "3"], "test_demo_expand_3", "queries expanded by 3 neighbours, alpha 0"),
+        (["--expand", "3", "--alpha", "3"], "test_demo_expand_3_alpha_3.0", "neighbours, alpha 3"),
+    ],
+)
+def test_other_queries_and_rankings(trained, flags, folder, protocol):
+    done = run("test", "--checkpoint", trained / "best.pt", *flags)
+    assert done.returncode == 0, done.stderr
+    assert protocol in done.stdout
+    plain, found = (json.loads((at / "results.json").read_text()) for at in (trained, trained / folder))
+    assert found["queries"] == plain["queries"] and found["average_precision"] != plain["average_precision"]
+
+
+def test_flags_that_do_not_fit(trained):
+    done = run("test", "--checkpoint", trained / "best.pt", "--expand", "3", "TEST.METRIC", "euclidean")
+    assert done.returncode != 0 and "set TEST.METRIC cosine" in done.stderr and "Traceback" not in done.stderr
+    done = run("test", "--checkpoint", trained / "best.pt", "--expand", "9999")
+    assert done.returncode != 0 and "the size of the gallery; got 9999" in done.stderr
+    done = run("test", "--checkpoint", trained / "best.pt", "--multi-query", "mean")
+    assert done.returncode != 0 and "one query of an identity in a camera, nothing to pool" in done.stderr
