@@ -11,6 +11,7 @@ ranked lists, the worst queries, the CMC curve and the distances as pictures.
 """
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +23,12 @@ from reid_kit.errors import InputError
 from reid_kit.evaluation import RetrievalResult, evaluate_retrieval
 from reid_kit.evaluation.expansion import POOLINGS
 from reid_kit.evaluation.feature_files import read_feature_file
-from reid_kit.evaluation.report import result_table
+from reid_kit.evaluation.report import box_table, result_table
 from reid_kit.model.checkpoint import load_checkpoint, load_model
 from reid_kit.training.results import write_results
 from reid_kit.training.testing import test_retrieval
+
+BOX_TABLE_RANKS = {"consumer_to_shop": 20, "demo_consumer_to_shop": 20}  # k of CMC@k; 1 elsewhere
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,15 +48,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     start_processes()
+    variant = {key: getattr(arguments, key) for key in ("rerank", "multi_query", "expand", "alpha")}
     if arguments.features:
+        if any(variant.values()):
+            raise InputError("--rerank, --expand and --multi-query go with --checkpoint or --config, not --features")
         print(result_table({Path(file).name: of_file(file, arguments.overrides) for file in arguments.features}))
         return
     checkpoints = [Path(path) for path in arguments.checkpoint]
     checkpoints += [Path(load_config(path, arguments.overrides).TRAIN.OUTPUT) / "best.pt" for path in arguments.config]
     if not checkpoints:
         raise InputError("nothing to test: give --checkpoint FILE, or --config FILE of a run that has been trained")
-    results, nmi = {}, {}
-    variant = {key: getattr(arguments, key) for key in ("rerank", "multi_query", "expand", "alpha")}
+    results, nmi, boxes, ranks = {}, {}, {}, {}
     suffix = "".join(f"_{key}{'' if value is True else f'_{value}'}" for key, value in variant.items() if value)
     for checkpoint in checkpoints:
         trained = config_from_text(load_checkpoint(checkpoint)["config"])
@@ -70,8 +75,18 @@ def main(arguments: argparse.Namespace) -> None:
                 write_results(folder, label, tested, facts)
                 print(f"{label}: {folder}/results.json, ranked_list.png, worst_queries.png, result_curves.png")
             results[label], nmi[label] = tested.result, tested.nmi
+            boxes[row_of(checkpoint.parent.name), name, config.DATA.USE_BOX] = tested.result
+            ranks[name] = BOX_TABLE_RANKS.get(name, 1)
     if rank() == 0:
         print(f"\n{result_table(results, nmi=nmi)}")
+        if len({used for _, _, used in boxes}) == 2:
+            print(f"\n{box_table(boxes, ranks)}")
+
+
+def row_of(run: str) -> str:
+    """The method that a run of fashion retrieval is about: inshop_srt_plain_bbox is srt_plain."""
+    found = re.fullmatch(r"(?:demo_)?(?:inshop|consumer2shop)_(.+)_(?:no)?bbox", run)
+    return found[1] if found else run
 
 
 def of_file(file: str, keys: Sequence[str]) -> RetrievalResult:

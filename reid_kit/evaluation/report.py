@@ -39,6 +39,29 @@ def result_table(
     return "\n".join(lines)
 
 
+def box_table(results: Mapping[tuple[str, str, bool], RetrievalResult], ranks: Mapping[str, int]) -> str:
+    """A Markdown table of fashion results without and with the bounding box side by side, in percent.
+
+    Args:
+        results: by row, dataset and whether the box was used.
+        ranks: by dataset, the k of CMC@k.
+    """
+    columns = [(dataset, box, measure) for dataset in ranks for box in (False, True) for measure in ("mAP", "CMC")]
+    heads = [
+        f"{dataset} {'w/' if box else 'w/o'} box, {'mAP' if measure == 'mAP' else f'CMC@{ranks[dataset]}'}"
+        for dataset, box, measure in columns
+    ]
+    lines = ["| | " + " | ".join(heads) + " |", "|:--|" + "--:|" * len(heads)]
+    for row in dict.fromkeys(row for row, _, _ in results):
+        cells = []
+        for dataset, box, measure in columns:
+            found = results.get((row, dataset, box))
+            value = found and (found.mAP if measure == "mAP" else found.cmc[ranks[dataset]])
+            cells.append("-" if value is None else f"{100 * value:.1f}")
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def verification_table(result: RetrievalResult) -> str:
     """A Markdown table of the share of true matches that a threshold finds, by the false ones that it lets through."""
     lines = ["| false-match rate | threshold on the distance | true-match rate |", "|--:|--:|--:|"]

@@ -39,28 +39,35 @@ def k_reciprocal_distance(
         raise InputError(f"lambda_value must lie in [0, 1], got {lambda_value}")
     with exact_products():
         rows = torch.cat([side.block(0, len(side)) for side in sides])
-        neighbours, farthest = nearest(rows, k1 + 1)
+        queries = len(sides[0])
+        neighbours, farthest, distances = nearest(rows, k1 + 1, queries)
         V = encode(rows, neighbours, farthest, k1)
         if k2 > 1:
             V = indicator(neighbours[:, :k2]) @ V / k2
-        queries = len(sides[0])
-        distances = squared_distances(rows[:queries], rows[queries:]) / farthest[:queries, None]
-    return lambda_value * distances + (1 - lambda_value) * jaccard_distances(V[:queries], V[queries:].tocsc())
+        distances.div_(farthest[:queries, None])
+    return (
+        jaccard_distances(V[:queries], V[queries:].tocsc()).mul_(1 - lambda_value).add_(distances, alpha=lambda_value)
+    )
 
 
-def squared_distances(rows: Tensor, others: Tensor) -> Tensor:
-    return (rows.square().sum(1)[:, None] + others.square().sum(1) - 2 * rows @ others.T).clamp(min=0)
+def nearest(rows: Tensor, count: int, queries: int) -> tuple[np.ndarray, Tensor, Tensor]:
+    """The nearest rows of each row, by squared distance.
 
-
-def nearest(rows: Tensor, count: int) -> tuple[np.ndarray, Tensor]:
-    """(N, count) the nearest rows of each row, itself first, and (N,) the largest squared distance of each."""
+    Returns:
+        (N, count) their positions, the row itself first; (N,) the largest distance of each row; (queries, N - queries)
+        the distances between the first rows and the others.
+    """
     found, farthest = [], []
+    between = rows.new_empty(queries, len(rows) - queries)
+    norms = rows.square().sum(1)
     for start in range(0, len(rows), ROWS):
-        distances = squared_distances(rows[start : start + ROWS], rows)
+        part = slice(start, start + ROWS)
+        distances = torch.addmm(norms, rows[part], rows.T, alpha=-2).add_(norms[part, None]).clamp_(min=0)
         farthest.append(distances.amax(1))
-        distances[torch.arange(len(distances)), torch.arange(start, start + len(distances))] = -1
+        between[part] = distances[: max(queries - start, 0), queries:]
+        distances[:, part].fill_diagonal_(-1)
         found.append(distances.topk(count, largest=False).indices)
-    return torch.cat(found).numpy(), torch.cat(farthest).clamp(min=torch.finfo(rows.dtype).tiny)
+    return torch.cat(found).numpy(), torch.cat(farthest).clamp_(min=torch.finfo(rows.dtype).tiny), between
 
 
 def indicator(columns: np.ndarray, mask: np.ndarray | None = None) -> sparse.csr_matrix:

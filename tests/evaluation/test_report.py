@@ -3,7 +3,7 @@ import json
 import numpy as np
 
 from reid_kit import evaluate_retrieval
-from reid_kit.evaluation.report import result_json, result_table
+from reid_kit.evaluation.report import box_table, result_json, result_table
 
 
 def results():
@@ -34,3 +34,16 @@ def test_json_holds_each_query():
     content = json.loads(json.dumps(result_json(results()[1])))
     assert content["average_precision"] == [1 / 3, None] and content["first_match_rank"] == [3, 0]
     assert content["cmc"] == {"1": 0.0, "20": 1.0} and content["queries"] == 1 and content["skipped"] == 1
+
+
+def test_with_and_without_the_box_side_by_side():
+    one, two = results()
+    cells = {("srt", "inshop", True): one, ("srt", "inshop", False): two, ("softmax", "shop", True): two}
+    lines = box_table(cells, {"shop": 20, "inshop": 1}).splitlines()
+    heads, srt, softmax = ([cell.strip() for cell in lines[i].split("|")[2:-1]] for i in (0, 2, 3))
+    assert heads == [
+        "shop w/o box, mAP", "shop w/o box, CMC@20", "shop w/ box, mAP", "shop w/ box, CMC@20",
+        "inshop w/o box, mAP", "inshop w/o box, CMC@1", "inshop w/ box, mAP", "inshop w/ box, CMC@1",
+    ]  # fmt: skip
+    assert srt == ["-", "-", "-", "-", "33.3", "0.0", "100.0", "100.0"]
+    assert softmax == ["-", "-", "33.3", "100.0", "-", "-", "-", "-"]
