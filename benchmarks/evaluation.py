@@ -2,12 +2,16 @@
 
   python benchmarks/evaluation.py --queries 3368 --gallery 15913 --dimension 2048
 
-The three run in turn; the table gives medians, and the median of the ratios to the product of the same round.
+The three run in turn; the table gives medians, and the median of the ratios to the product of the same round. MB: the
+most that the process (or the GPU) held during a first call beside what it held before; on Linux and on GPUs.
 """
 
 import argparse
+import gc
 import statistics
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,6 +42,28 @@ def sort_based(query, gallery, query_ids, gallery_ids, query_cameras, gallery_ca
     return float(np.mean(precisions))
 
 
+def peak_memory(run: Callable[[], object], device: str) -> float:
+    """MB that a call holds at most, beside what was held before; NaN where the system does not tell."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not reset.exists():
+        run()
+        return float("nan")
+    gc.collect()
+    reset.write_text("5")  # the peak starts anew
+    before = kilobytes(status, "VmRSS")
+    run()
+    return (kilobytes(status, "VmHWM") - before) / 1024
+
+
+def kilobytes(status: Path, key: str) -> int:
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(key))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=3368)
@@ -66,6 +92,7 @@ def main() -> None:
     }
     if not arguments.without_sort:
         contenders["sorting"] = lambda: sort_based(*sides)
+    memory = {name: peak_memory(run, arguments.device) for name, run in contenders.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(arguments.repeats):
         for name, run in contenders.items():
@@ -75,10 +102,10 @@ def main() -> None:
                 torch.cuda.synchronize()
             seconds[name].append(time.perf_counter() - start)
     print(f"Q {arguments.queries:,}, G {arguments.gallery:,}, D {arguments.dimension:,}, {arguments.device}\n")
-    print("| | seconds | times the product |\n|:--|--:|--:|")
+    print("| | seconds | times the product | MB |\n|:--|--:|--:|--:|")
     for name, found in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(found, seconds["bare product"]))
-        print(f"| {name} | {statistics.median(found):.2f} | {ratio:.2f} |")
+        print(f"| {name} | {statistics.median(found):.2f} | {ratio:.2f} | {memory[name]:.0f} |")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ from reid_kit.errors import unknown_name
 
 def step_average_precision(ranks: np.ndarray) -> float:
     """Mean over the matches of the precision at each: what current papers and toolkits report."""
-    return float(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+    return float((np.arange(1, len(ranks) + 1) / ranks).mean())
 
 
 def trapezoid_average_precision(ranks: np.ndarray) -> float:
     """Mean over the matches of the mean precision before and at each: Market-1501's original script."""
     found = np.arange(1, len(ranks) + 1)
     before = np.where(ranks > 1, (found - 1) / np.maximum(ranks - 1, 1), 1.0)
-    return float(np.mean((before + found / ranks) / 2))
+    return float(((before + found / ranks) / 2).mean())
 
 
 AVERAGE_PRECISIONS = {"step": step_average_precision, "trapezoid": trapezoid_average_precision}
