@@ -1,12 +1,16 @@
 """Time and peak memory of forward and backward of every loss, beside pytorch-metric-learning's where it has one.
 
-  python benchmarks/losses.py --sizes 72 256 1024 --dimension 512
+  python benchmarks/losses.py --sizes 72 256 1024 4096 --dimension 512
 
-The two are called in turn in one process, so that what else the machine does hits both alike; each cell is the median.
-Batches are 4 images an identity. A cell is "-" where the first call took longer than --limit seconds or did not fit.
+The two are called in turn in one process, so that what else the machine does hits both alike; each cell is the median,
+MB is what a call holds at most. Batches are 4 images an identity, the peer's losses go with the miners they need. What
+takes longer than --limit seconds or does not fit into memory says so in its cell and is not tried at larger sizes.
+On a CPU, memory ends at --memory GB, whatever the machine has.
 """
 
 import argparse
+import resource
+import signal
 import statistics
 import time
 from collections.abc import Callable
@@ -18,36 +22,38 @@ from torch import Tensor
 from reid_kit.losses import LOSSES, build_loss
 from reid_kit.losses.registry import option_names
 
-RAW = distances.LpDistance(normalize_embeddings=False)
-PEERS: dict[str, Callable[[int, int], torch.nn.Module]] = {
-    "triplet": lambda c, d: losses.TripletMarginLoss(margin=0.3, distance=RAW, reducer=reducers.MeanReducer()),
-    "contrastive": lambda c, d: losses.ContrastiveLoss(
-        distance=distances.CosineSimilarity(), pos_margin=1, neg_margin=0.5
-    ),
-    "lifted_structure": lambda c, d: losses.LiftedStructureLoss(neg_margin=1, pos_margin=0, distance=RAW),
-    "generalized_lifted_structure": lambda c, d: losses.GeneralizedLiftedStructureLoss(distance=RAW),
-    "relative_absolute": lambda c, d: losses.MultiSimilarityLoss(alpha=2, beta=50, base=0.5),
-    "circle": lambda c, d: losses.CircleLoss(m=0.25, gamma=128),
-    "margin": lambda c, d: losses.MarginLoss(margin=0.2, beta=1.2),
-    "n_pair": lambda c, d: losses.NPairsLoss(),
-    "proxy_nca": lambda c, d: losses.ProxyNCALoss(c, d),
-    "angular": lambda c, d: losses.AngularLoss(),
-    "smooth_ap": lambda c, d: losses.SmoothAPLoss(),
-    "histogram": lambda c, d: losses.HistogramLoss(n_bins=100),
-    "softmax": lambda c, d: losses.NormalizedSoftmaxLoss(c, d),
-    "triplet_batch_hard": lambda c, d: MinedTriplets(miners.BatchHardMiner(distance=RAW)),
-}
 
+class Mined(torch.nn.Module):
+    """The peer's miner and its loss, as its users combine them."""
 
-class MinedTriplets(torch.nn.Module):
-    """The peer's miner and its triplet loss, as its users combine them."""
-
-    def __init__(self, miner: torch.nn.Module):
+    def __init__(self, miner: torch.nn.Module, loss: torch.nn.Module):
         super().__init__()
-        self.miner, self.loss = miner, losses.TripletMarginLoss(margin=0.3, distance=RAW)
+        self.miner, self.loss = miner, loss
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         return self.loss(embeddings, labels, self.miner(embeddings, labels))
+
+
+RAW, COSINE = distances.LpDistance(normalize_embeddings=False), distances.CosineSimilarity()
+PEERS: dict[str, Callable[[int, int], torch.nn.Module]] = {  # of the number of identities and the width
+    "angular": lambda c, d: losses.AngularLoss(),
+    "circle": lambda c, d: losses.CircleLoss(m=0.25, gamma=128),
+    "contrastive": lambda c, d: losses.ContrastiveLoss(distance=COSINE, pos_margin=1, neg_margin=0.5),
+    "generalized_lifted_structure": lambda c, d: losses.GeneralizedLiftedStructureLoss(distance=RAW),
+    "histogram": lambda c, d: losses.HistogramLoss(n_bins=100),
+    "lifted_structure": lambda c, d: losses.LiftedStructureLoss(neg_margin=1, pos_margin=0, distance=RAW),
+    "margin": lambda c, d: Mined(miners.DistanceWeightedMiner(), losses.MarginLoss(margin=0.2, beta=1.2)),
+    "n_pair": lambda c, d: losses.NPairsLoss(),
+    "proxy_nca": lambda c, d: losses.ProxyNCALoss(c, d),
+    "ranked_list": lambda c, d: losses.RankedListLoss(margin=0.4, Tn=10, alpha=1.2, Tp=0),
+    "relative_absolute": lambda c, d: losses.MultiSimilarityLoss(alpha=2, beta=50, base=0.5),
+    "smooth_ap": lambda c, d: losses.SmoothAPLoss(),
+    "softmax": lambda c, d: losses.NormalizedSoftmaxLoss(c, d),
+    "triplet": lambda c, d: losses.TripletMarginLoss(margin=0.3, distance=RAW, reducer=reducers.MeanReducer()),
+    "triplet_batch_hard": lambda c, d: Mined(
+        miners.BatchHardMiner(distance=RAW), losses.TripletMarginLoss(margin=0.3, distance=RAW)
+    ),
+}
 
 
 def one_call(loss: torch.nn.Module, embeddings: Tensor, labels: Tensor) -> float:
@@ -81,50 +87,74 @@ def peak(loss: torch.nn.Module, embeddings: Tensor, labels: Tensor) -> float:
     return most / 2**20
 
 
-def measure(name: str, size: int, arguments: argparse.Namespace) -> list[str]:
-    """The cells of one loss at one size: ms, MB, the peer's ms, the ratio."""
+def too_slow(*_) -> None:
+    raise TimeoutError
+
+
+def obstacle(loss: torch.nn.Module, embeddings: Tensor, labels: Tensor, limit: float) -> str:
+    """Why the loss cannot be measured, from a first call; "" where it can."""
+    signal.signal(signal.SIGALRM, too_slow)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        one_call(loss, embeddings, labels)
+    except TimeoutError:
+        return f"over {limit:g} s"
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error):
+            return "no memory"
+        raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return ""
+
+
+def measure(name: str, size: int, obstacles: list[str], arguments: argparse.Namespace) -> list[str]:
+    """The cells of one loss at one size: ms, MB, the peer's ms and MB, the ratio of times.
+
+    obstacles: why ours and the peer's failed at a smaller size, or ""; updated.
+    """
     torch.manual_seed(0)
-    classes = size // 4
+    filled = {"classes": size // 4, "embedding_size": arguments.dimension}
+    ours = build_loss(name, **{key: value for key, value in filled.items() if key in option_names(name)})
+    pair = [ours, *([PEERS[name](*filled.values())] if name in PEERS else [])]
+    pair = [loss.to(arguments.device) for loss in pair]
     labels = torch.arange(size, device=arguments.device) // 4
     embeddings = torch.randn(size, arguments.dimension, device=arguments.device, requires_grad=True)
-    filled = {"classes": classes, "embedding_size": arguments.dimension}
-    mine = build_loss(name, **{key: value for key, value in filled.items() if key in option_names(name)})
-    mine = mine.to(arguments.device)
-    if one_call(mine, embeddings, labels) > arguments.limit:
-        return ["-", "-", "-", "-"]
-    theirs = PEERS[name](classes, arguments.dimension).to(arguments.device) if name in PEERS else None
-    if theirs is not None:
-        try:
-            if one_call(theirs, embeddings, labels) > arguments.limit:
-                theirs = None
-        except (RuntimeError, MemoryError):
-            theirs = None
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(arguments.repeats):
-        times[0].append(one_call(mine, embeddings, labels))
-        if theirs is not None:
-            times[1].append(one_call(theirs, embeddings, labels))
-    own = statistics.median(times[0])
-    cells = [f"{1000 * own:.2f}", f"{peak(mine, embeddings, labels):.0f}"]
-    if theirs is None:
-        return [*cells, "-", "-"]
-    other = statistics.median(times[1])
-    return [*cells, f"{1000 * other:.2f}", f"{own / other:.2f}"]
+    for i, loss in enumerate(pair):
+        obstacles[i] = obstacles[i] or obstacle(loss, embeddings, labels, arguments.limit)
+    able = [i for i in range(len(pair)) if not obstacles[i]]
+
+    rounds, end = [], time.perf_counter() + arguments.seconds
+    while able and (len(rounds) < 3 or time.perf_counter() < end):
+        rounds.append([one_call(pair[i], embeddings, labels) for i in able])
+    medians = dict(zip(able, map(statistics.median, zip(*rounds))))
+    cells = []
+    for i in range(2):
+        if i in medians:
+            cells += [f"{1000 * medians[i]:.2f}", f"{peak(pair[i], embeddings, labels):.0f}"]
+        else:
+            cells += [obstacles[i] or "-"] * 2
+    return [*cells, f"{medians[0] / medians[1]:.2f}" if len(medians) == 2 else "-"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[72, 256, 1024])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[72, 256, 1024, 4096])
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of measuring a cell, 3 rounds at least")
     parser.add_argument("--limit", type=float, default=20.0, help="seconds of a first call")
+    parser.add_argument("--memory", type=float, default=6.0, help="GB, on a CPU")
     parser.add_argument("--losses", nargs="+", default=sorted(LOSSES))
     arguments = parser.parse_args()
-    print("| loss | B | ms | MB | peer's ms | ratio |\n|:--|--:|--:|--:|--:|--:|")
+    if arguments.device == "cpu":
+        resource.setrlimit(resource.RLIMIT_DATA, [int(arguments.memory * 2**30)] * 2)
+    print("| loss | B | ms | MB | peer's ms | peer's MB | ratio |\n|:--|--:|--:|--:|--:|--:|--:|")
     for name in arguments.losses:
-        for size in arguments.sizes:
-            print(f"| {name} | {size} | " + " | ".join(measure(name, size, arguments)) + " |", flush=True)
+        obstacles = ["", ""]
+        for size in sorted(arguments.sizes):
+            cells = measure(name, size, obstacles, arguments)
+            print(f"| {name} | {size} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -178,9 +178,12 @@ def section(name: str) -> str:
         f"`{option.name}`" + ("" if option.default is option.empty else f" = {option.default!r}")
         for option in inspect.signature(loss).parameters.values()
     )
-    lines = [f"## `{name}`", "", f"$${entry.formula}$$", "", f"- Source: {entry.source}."]
+    # a fence, as Markdown takes the backslashes of `\\,` and `\\;` out of $$ ... $$ on some hosts
+    lines = [f"## `{name}`", "", "```math", entry.formula, "```", "", f"- Source: {entry.source}."]
     lines += [f"- Options: {options or 'none'}.", f"- Held constant in the gradient: {entry.detached}."]
     lines += [f"- Beware: {entry.misprint}."] if entry.misprint else []
+    term = repr([{"name": name}])
+    lines += [f'- Run: `python tools/train.py --config configs/demo_srt.yaml LOSS.TERMS "{term}"`.']
     lines += [f"- Code: [{loss.__module__.rsplit('.', 1)[1]}.py](../{loss.__module__.replace('.', '/')}.py)."]
     return "\n".join(lines)
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from reid_kit.distributed import mean_over_processes
 from reid_kit.losses.base import Batch, EmbeddingLoss
-from reid_kit.losses.hdc import part_sizes
-from reid_kit.losses.pairs import non_negative_number, positive_number, similarities
+from reid_kit.losses.hdc import check_sizes, part_sizes
+from reid_kit.losses.pairs import non_negative_number, number, positive_number, similarities, whole_number
 from reid_kit.losses.registry import register
 
 SHARES = (3, 5, 8)  # of the learners in the width: 96, 160 and 256 of 512
@@ -55,13 +55,15 @@ class ABier(EmbeddingLoss):
         hidden: int = 512,
     ):
         super().__init__()
-        self.sizes = part_sizes("a_bier", sizes, embedding_size or sum(sizes or [512]), SHARES)
+        check_sizes("a_bier", sizes)
+        width = sum(sizes or [512]) if embedding_size is None else embedding_size
+        self.sizes = part_sizes("a_bier", sizes, whole_number("embedding_size of a_bier", width), SHARES)
         self.alpha = positive_number("alpha of a_bier", alpha)
         self.beta = positive_number("beta of a_bier", beta)
-        self.threshold = threshold
+        self.threshold = number("threshold of a_bier", threshold)
         self.diversity = non_negative_number("diversity of a_bier", diversity)
         self.weight_penalty = non_negative_number("weight_penalty of a_bier", weight_penalty)
-        hidden = int(positive_number("hidden of a_bier", hidden))
+        hidden = whole_number("hidden of a_bier", hidden)
         learners = range(len(self.sizes))
         self.couples = [(i, j) for j in learners for i in range(j)] if diversity else []
         self.regressors = nn.ModuleList(

@@ -2,18 +2,14 @@
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from reid_kit.distributed import mean_over_processes
 from reid_kit.errors import InputError
 from reid_kit.losses.base import Batch, EmbeddingLoss
-from reid_kit.losses.pairs import masked_logsumexp, non_negative_number, normalized
+from reid_kit.losses.pairs import in_blocks, masked_logsumexp, non_negative_number, normalized, number
 from reid_kit.losses.registry import register
-
-BLOCK = 2**24  # triplets held at once
 
 
 @register("angular")
@@ -35,7 +31,7 @@ class Angular(EmbeddingLoss):
         self, angle: float = 45.0, n_pair_weight: float = 1.0, angular_weight: float = 2.0, normalize: bool = True
     ):
         super().__init__()
-        if not 0 < angle < 90:
+        if not 0 < number("angle of angular", angle) < 90:
             raise InputError(f"angle of angular must lie between 0 and 90 degrees, got {angle}")
         self.n_pair_weight = non_negative_number("n_pair_weight of angular", n_pair_weight)
         self.angular_weight = non_negative_number("angular_weight of angular", angular_weight)
@@ -46,12 +42,8 @@ class Angular(EmbeddingLoss):
         positives, negatives = batch.positives, batch.negatives
         s, among = batch.anchors @ batch.gallery.T, batch.gallery @ batch.gallery.T
         n_pair = F.softplus(masked_logsumexp(s, negatives)[:, None] - s).masked_fill(~positives, 0).sum()
-        angular, active = n_pair * 0, torch.zeros((), dtype=torch.int64, device=s.device)
-        rows = max(1, BLOCK // max(s.shape[1], 1))
-        for a, p in zip(*(pairs.split(rows) for pairs in positives.nonzero(as_tuple=True))):
-            terms, violated = checkpoint(self.angular, s, among, negatives, a, p, use_reentrant=False)
-            angular, active = angular + terms, active + violated
-        pairs = positives.sum()
+        angular, active = map(sum, zip(*in_blocks(self.angular, positives, s, among, negatives)))
+        pairs = positives.count_nonzero()
         self.active_fraction = active / pairs.clamp(min=1)
         return mean_over_processes(self.n_pair_weight * n_pair + self.angular_weight * angular, pairs)
 

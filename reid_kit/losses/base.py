@@ -99,7 +99,8 @@ class EmbeddingLoss(nn.Module):
         if embeddings.dtype in (torch.float16, torch.bfloat16):
             embeddings = embeddings.float()
         batch = Batch.collect(embeddings, labels, self.whole_batch)
-        if self.needs_positives and not self._warned and not batch.positives.any():
+        # of sorted labels, as not every loss needs the masks
+        if self.needs_positives and not self._warned and not (batch.gallery_labels.sort().values.diff() == 0).any():
             self._warned = True
             warnings.warn(
                 f"{type(self).__name__}: a batch without any positive pair; its positive terms are 0. "
@@ -121,7 +122,8 @@ def check(embeddings: Tensor, labels: Tensor) -> None:
             f"labels must be a ({len(embeddings)},) integer tensor, one for each embedding, "
             f"got {tuple(labels.shape)} {labels.dtype}"
         )
-    finite = torch.isfinite(embeddings).all(dim=1)
-    if not finite.all():
-        rows = (~finite).nonzero().flatten().tolist()
+    if embeddings.detach().sum().isfinite():
+        return  # one cheap pass: NaN and infinity never leave a sum, though large finite numbers may overflow it
+    rows = (~torch.isfinite(embeddings).all(dim=1)).nonzero().flatten().tolist()
+    if rows:
         raise NonFiniteError(f"{len(rows)} of {len(embeddings)} embeddings hold NaN or infinity, first rows {rows[:5]}")

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from reid_kit.errors import InputError
 from reid_kit.losses.base import Batch, EmbeddingLoss
-from reid_kit.losses.pairs import check_distance, distances, non_negative_number, normalized
+from reid_kit.losses.pairs import (
+    check_distance,
+    distances,
+    non_negative_number,
+    normalized,
+    positive_number,
+    whole_number,
+)
 from reid_kit.losses.registry import register
 
 
@@ -46,8 +53,11 @@ class HDC(EmbeddingLoss):
         normalize: bool = True,
     ):
         super().__init__()
-        if not ratios or not all(0 < ratio <= 1 for ratio in ratios):
+        if not isinstance(ratios, list | tuple) or not ratios:
+            raise InputError(f"ratios of hdc must be a list of shares in (0, 1], one for each head, got {ratios!r}")
+        if any(positive_number("each of the ratios of hdc", ratio) > 1 for ratio in ratios):
             raise InputError(f"ratios of hdc must be one share in (0, 1] for each head, got {ratios}")
+        check_sizes("hdc", sizes)
         if sizes is not None and len(sizes) not in (1, len(ratios)):
             raise InputError(f"sizes and ratios of hdc must be one each for every head, got {sizes} and {ratios}")
         self.sizes, self.ratios, self.cascade = sizes, list(ratios), cascade
@@ -80,6 +90,14 @@ def hardest(hardness: Tensor, pairs: Tensor, count: int) -> Tensor:
     flat = hardness.detach().masked_fill(~pairs, -torch.inf).flatten()
     chosen = flat.topk(min(count, len(flat))).indices
     return torch.zeros_like(pairs).flatten().index_fill(0, chosen, True).view_as(pairs) & pairs
+
+
+def check_sizes(loss: str, sizes: Sequence[int] | None) -> None:
+    """Raises for what are no widths; None is left to `part_sizes`."""
+    if sizes is not None and not isinstance(sizes, list | tuple):
+        raise InputError(f"sizes of {loss} must be a list of widths, got {sizes!r}")
+    for size in sizes or ():
+        whole_number(f"each of the sizes of {loss}", size)
 
 
 def part_sizes(loss: str, sizes: Sequence[int] | None, width: int, shares: Sequence[int]) -> list[int]:

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from reid_kit.errors import InputError
 from reid_kit.losses.base import Batch, EmbeddingLoss
-from reid_kit.losses.pairs import similarities
+from reid_kit.losses.pairs import similarities, whole_number
 from reid_kit.losses.registry import register
 
 
@@ -28,9 +27,7 @@ class Histogram(EmbeddingLoss):
 
     def __init__(self, bins: int = 100):
         super().__init__()
-        if not bins >= 2:
-            raise InputError(f"bins of histogram must be at least 2, got {bins}")
-        self.bins = int(bins)
+        self.bins = whole_number("bins of histogram", bins, least=2)
 
     def compute(self, batch: Batch) -> Tensor:
         s, positives, negatives = similarities(batch).clamp(-1, 1), batch.positives, batch.negatives

@@ -16,6 +16,7 @@ from reid_kit.losses.pairs import (
     masked_logsumexp,
     non_negative_number,
     normalized,
+    number,
     similarities,
 )
 from reid_kit.losses.registry import register
@@ -51,7 +52,7 @@ class LiftedStructure(EmbeddingLoss):
         hinge = F.relu(matrix[anchors] + torch.logaddexp(repulsion[anchors, None], repulsion))
         self.active_fraction = fraction(hinge > 0, of=counted)
         # each unordered pair stands twice among the ordered ones, the anchors' rows
-        return mean_over_processes(hinge.masked_fill(~counted, 0).square().sum() / 2, batch.positives.sum())
+        return mean_over_processes(hinge.masked_fill(~counted, 0).square().sum() / 2, batch.positives.count_nonzero())
 
 
 @register("generalized_lifted_structure")
@@ -84,7 +85,8 @@ class GeneralizedLiftedStructure(PairLoss):
         if form not in ("similarity", "distance"):
             raise unknown_name("form of generalized_lifted_structure:", form, ("similarity", "distance"))
         self.margin = non_negative_number("margin of generalized_lifted_structure", margin)
-        self.form, self.threshold, self.normalize = form, threshold, normalize
+        self.threshold = number("threshold of generalized_lifted_structure", threshold)
+        self.form, self.normalize = form, normalize
 
     def compute(self, batch: Batch) -> Tensor:
         s = similarities(batch)

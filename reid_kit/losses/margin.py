@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from reid_kit.distributed import mean_over_processes
 from reid_kit.losses.base import Batch
 from reid_kit.losses.miners import PairLoss
-from reid_kit.losses.pairs import distances, fraction, non_negative_number, normalized, positive_number, similarities
+from reid_kit.losses.pairs import (
+    distances,
+    fraction,
+    non_negative_number,
+    normalized,
+    positive_number,
+    similarities,
+    whole_number,
+)
 from reid_kit.losses.registry import register
 from reid_kit.losses.softmax import check_classes
 
@@ -39,7 +47,7 @@ class Margin(PairLoss):
         super().__init__(miner)
         self.margin = non_negative_number("margin of margin", margin)
         positive_number("beta of margin", beta)
-        self.classes = classes if classes is None else int(positive_number("classes of margin", classes))
+        self.classes = classes if classes is None else whole_number("classes of margin", classes)
         self.beta = nn.Parameter(torch.full((self.classes or 1,), float(beta)))
 
     def compute(self, batch: Batch) -> Tensor:

@@ -1,15 +1,19 @@
 """Distances and similarities between anchors and gallery, and the masked reductions that the losses share."""
 
-from numbers import Real
+import math
+from collections.abc import Callable, Iterator
+from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from reid_kit.errors import InputError, unknown_name
 from reid_kit.losses.base import Batch
 
 EPSILON = 1e-12  # inside the square root: the gradient at distance 0 is finite
+BLOCK = 2**24  # comparisons of pairs with whole rows held at once
 DISTANCES = ("euclidean", "squared", "cosine")
 
 
@@ -57,10 +61,8 @@ def check_distance(kind: str) -> str:
 
 def masked_logsumexp(values: Tensor, mask: Tensor) -> Tensor:
     """(A,) log of the sum of exp over each row's masked entries; -inf, with zero gradient, where a row has none."""
-    top = values.detach().masked_fill(~mask, -torch.inf).amax(1, keepdim=True)
-    top = top.masked_fill(top.isinf(), 0)
-    total = (values - top).masked_fill(~mask, -torch.inf).exp().sum(1)
-    return total.clamp(min=torch.finfo(values.dtype).tiny).log().masked_fill(~mask.any(1), -torch.inf) + top.squeeze(1)
+    lowest = torch.finfo(values.dtype).min  # not -inf, whose differences in a row without any entry are NaN
+    return values.masked_fill(~mask, lowest).logsumexp(1).masked_fill(~mask.any(1), -torch.inf)
 
 
 def masked_softmax(values: Tensor, mask: Tensor) -> Tensor:
@@ -74,9 +76,33 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask, 0).sum(1) / mask.sum(1).clamp(min=1)
 
 
+def in_blocks(terms: Callable, pairs: Tensor, *tensors: Tensor) -> Iterator:
+    """terms(*tensors, rows, columns) of the true entries of `pairs` (A, G), a block at a time.
+
+    For what compares a pair with the whole row of its anchor. Several blocks are computed again in the backward pass,
+    not kept.
+    """
+    size = max(1, BLOCK // max(pairs.shape[1], 1))
+    blocks = list(zip(*(indices.split(size) for indices in pairs.nonzero(as_tuple=True))))
+    for block in blocks:
+        yield terms(*tensors, *block) if len(blocks) == 1 else checkpoint(terms, *tensors, *block, use_reentrant=False)
+
+
 def fraction(mask: Tensor, of: Tensor) -> Tensor:
     """The share of `of`'s true entries that `mask` holds too: a 0-d tensor, 0 where `of` is empty."""
-    return (mask & of).sum() / of.sum().clamp(min=1)
+    return (mask & of).count_nonzero() / of.count_nonzero().clamp(min=1)  # bools by sum() are widened to int64
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a finite number: neither a bool nor a string, which is what YAML makes of 1e-4."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(name: str, value: float) -> float:
+    """`value` itself if it is a finite number, as thresholds must be."""
+    if not is_number(value):
+        raise InputError(f"{name} must be a number, got {value!r}")
+    return value
 
 
 def positive_number(name: str, value: float) -> float:
@@ -93,6 +119,8 @@ def non_negative_number(name: str, value: float) -> float:
     return value
 
 
-def is_number(value: object) -> bool:
-    """Whether `value` is a number: neither a bool nor a string, which is what YAML makes of 1e-4."""
-    return isinstance(value, Real) and not isinstance(value, bool)
+def whole_number(name: str, value: int, least: int = 1) -> int:
+    """`value` itself if it is an integer of at least `least`, as counts must be."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return value

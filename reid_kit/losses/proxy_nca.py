@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from reid_kit.distributed import mean_over_processes
 from reid_kit.losses.base import Batch, EmbeddingLoss
-from reid_kit.losses.pairs import EPSILON, masked_logsumexp, positive_number, squared_distances
+from reid_kit.losses.pairs import EPSILON, positive_number, squared_distances, whole_number
 from reid_kit.losses.registry import register
-from reid_kit.losses.softmax import check_classes
+from reid_kit.losses.softmax import check_classes, check_width
 
 
 @register("proxy_nca")
@@ -40,8 +40,8 @@ class ProxyNCA(EmbeddingLoss):
         normalize: bool = False,
     ):
         super().__init__()
-        classes = int(positive_number("classes of proxy_nca", classes))
-        embedding_size = int(positive_number("embedding_size of proxy_nca", embedding_size))
+        classes = whole_number("classes of proxy_nca", classes)
+        embedding_size = whole_number("embedding_size of proxy_nca", embedding_size)
         self.scale = positive_number("scale of proxy_nca", scale)
         self.squared, self.positive_in_denominator, self.normalize = squared, positive_in_denominator, normalize
         self.proxies = nn.Parameter(torch.empty(classes, embedding_size))
@@ -49,15 +49,20 @@ class ProxyNCA(EmbeddingLoss):
 
     def compute(self, batch: Batch) -> Tensor:
         check_classes(batch.anchor_labels, len(self.proxies), "proxy_nca")
+        check_width(batch.anchors, self.proxies.shape[1], "proxy_nca")
         anchors, proxies = batch.anchors, self.proxies.to(batch.anchors.dtype)
         if self.normalize:
             anchors, proxies = F.normalize(anchors), F.normalize(proxies)
         d = squared_distances(anchors, proxies)
         if not self.squared:
             d = (d + EPSILON).sqrt()
-        labels = batch.anchor_labels.long()[:, None]
-        own = labels == torch.arange(len(proxies), device=labels.device)
-        denominator = torch.ones_like(own) if self.positive_in_denominator else ~own
-        losses = masked_logsumexp(-self.scale * d, denominator) + self.scale * d.gather(1, labels).squeeze(1)
-        self.active_fraction = (d.detach().argmin(1, keepdim=True) != labels).sum() / max(len(labels), 1)
-        return mean_over_processes(losses.masked_fill(~denominator.any(1), 0).sum(), len(losses))
+        scores, labels = -self.scale * d, batch.anchor_labels.long()[:, None]
+        own = scores.gather(1, labels)
+        self.active_fraction = (scores.detach().argmax(1, keepdim=True) != labels).sum() / max(len(labels), 1)
+        if self.positive_in_denominator:
+            denominator = scores.logsumexp(1, keepdim=True)
+        elif len(proxies) > 1:
+            denominator = scores.scatter(1, labels, -torch.inf).logsumexp(1, keepdim=True)
+        else:
+            denominator = own  # no other proxy: the loss is 0
+        return mean_over_processes((denominator - own).sum(), len(labels))

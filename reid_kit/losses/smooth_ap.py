@@ -2,14 +2,11 @@
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from reid_kit.distributed import mean_over_processes
 from reid_kit.losses.base import Batch, EmbeddingLoss
-from reid_kit.losses.pairs import positive_number, similarities
+from reid_kit.losses.pairs import in_blocks, positive_number, similarities
 from reid_kit.losses.registry import register
-
-BLOCK = 2**24  # comparisons held at once
 
 
 @register("smooth_ap")
@@ -33,14 +30,8 @@ class SmoothAP(EmbeddingLoss):
     def compute(self, batch: Batch) -> Tensor:
         s, positives, negatives = similarities(batch), batch.positives, batch.negatives
         nearest = s.detach().masked_fill(~negatives, -torch.inf).amax(1, keepdim=True)
-        self.active_fraction = (positives & (nearest >= s)).sum() / positives.sum().clamp(min=1)
-
-        anchors, matches = positives.nonzero(as_tuple=True)
-        rows = max(1, BLOCK // s.shape[1])
-        total = s.sum() * 0
-        for pairs in zip(anchors.split(rows), matches.split(rows)):
-            # a block's comparisons are made again in the backward pass, not kept
-            total = total + checkpoint(self.lost, s, positives, negatives, *pairs, use_reentrant=False)
+        self.active_fraction = (positives & (nearest >= s)).sum() / positives.count_nonzero().clamp(min=1)
+        total = sum(in_blocks(self.lost, positives, s, positives, negatives))
         return mean_over_processes(total, positives.any(1).sum())
 
     def lost(self, s: Tensor, positives: Tensor, negatives: Tensor, anchors: Tensor, matches: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class SoftRankingThreshold(EmbeddingLoss):
         choices = {
             "thresholds": (thresholds, ("plain", "hard")),
             "margin": (margin, ("none", "hard", "soft")),
-            "self_comparison": (self_comparison, SELF_COMPARISON),
+            "self_comparison": (self_comparison, tuple(SELF_COMPARISON)),
             "rank_scale": (rank_scale, ("raw", "batch")),
         }
         for option, (value, valid) in choices.items():
@@ -89,8 +89,8 @@ class SoftRankingThreshold(EmbeddingLoss):
         self.active_positives, self.active_negatives = fraction(active, of=positives), fraction(active, of=negatives)
         self.active_fraction = fraction(active, of=positives | negatives)
         penalties = self.phi(beyond)
-        L_pos = mean_over_processes(penalties.masked_fill(~positives, 0).sum(), positives.sum())
-        L_neg = mean_over_processes(penalties.masked_fill(~negatives, 0).sum(), negatives.sum())
+        L_pos = mean_over_processes(penalties.masked_fill(~positives, 0).sum(), positives.count_nonzero())
+        L_neg = mean_over_processes(penalties.masked_fill(~negatives, 0).sum(), negatives.count_nonzero())
         return self.alpha * L_pos + (1 - self.alpha) * L_neg
 
     def phi(self, x: Tensor) -> Tensor:

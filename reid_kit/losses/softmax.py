@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from reid_kit.distributed import mean_over_processes
 from reid_kit.errors import InputError
 from reid_kit.losses.base import Batch, EmbeddingLoss
-from reid_kit.losses.pairs import non_negative_number, positive_number
+from reid_kit.losses.pairs import non_negative_number, whole_number
 from reid_kit.losses.registry import register
 
 
@@ -29,8 +29,8 @@ class Softmax(EmbeddingLoss):
 
     def __init__(self, classes: int, embedding_size: int, label_smoothing: float = 0.0, bias: bool = False):
         super().__init__()
-        classes = int(positive_number("classes of softmax", classes))
-        embedding_size = int(positive_number("embedding_size of softmax", embedding_size))
+        classes = whole_number("classes of softmax", classes)
+        embedding_size = whole_number("embedding_size of softmax", embedding_size)
         self.label_smoothing = non_negative_number("label_smoothing of softmax", label_smoothing)
         if label_smoothing >= 1:
             raise InputError(f"label_smoothing of softmax must be below 1, got {label_smoothing}")
@@ -40,11 +40,7 @@ class Softmax(EmbeddingLoss):
 
     def compute(self, batch: Batch) -> Tensor:
         check_classes(batch.anchor_labels, len(self.weight), "softmax")
-        if batch.anchors.shape[1] != self.weight.shape[1]:
-            raise InputError(
-                f"softmax was built for embedding_size={self.weight.shape[1]}, but the embeddings are "
-                f"{batch.anchors.shape[1]} wide"
-            )
+        check_width(batch.anchors, self.weight.shape[1], "softmax")
         weight, bias = (own if own is None else own.to(batch.anchors.dtype) for own in (self.weight, self.bias))
         scores = F.linear(batch.anchors, weight, bias)
         entropy = F.cross_entropy(
@@ -52,6 +48,14 @@ class Softmax(EmbeddingLoss):
         )
         self.active_fraction = (scores.detach().argmax(1) != batch.anchor_labels).sum() / max(len(scores), 1)
         return mean_over_processes(entropy, len(scores))
+
+
+def check_width(embeddings: Tensor, width: int, loss: str) -> None:
+    """Raises where embeddings do not fit a loss's own weights."""
+    if embeddings.shape[1] != width:
+        raise InputError(
+            f"{loss} was built for embedding_size={width}, but the embeddings are {embeddings.shape[1]} wide"
+        )
 
 
 def check_classes(labels: Tensor, classes: int, loss: str) -> None:

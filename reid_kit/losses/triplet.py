@@ -3,15 +3,20 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from reid_kit.distributed import mean_over_processes
 from reid_kit.errors import unknown_name
 from reid_kit.losses.base import Batch, EmbeddingLoss
-from reid_kit.losses.pairs import check_distance, distances, fraction, masked_softmax, non_negative_number, normalized
+from reid_kit.losses.pairs import (
+    check_distance,
+    distances,
+    fraction,
+    in_blocks,
+    masked_softmax,
+    non_negative_number,
+    normalized,
+)
 from reid_kit.losses.registry import register
-
-BLOCK = 2**24  # triplets held at once
 
 
 class TripletLoss(EmbeddingLoss):
@@ -68,21 +73,12 @@ class Triplet(TripletLoss):
 
     def compute(self, batch: Batch) -> Tensor:
         matrix, negatives = self.distances(batch), batch.negatives
-        anchors, positives = batch.positives.nonzero(as_tuple=True)
-        total, active = matrix.sum() * 0, torch.zeros((), dtype=torch.int64, device=matrix.device)
-        rows = max(1, BLOCK // max(matrix.shape[1], 1))
-        for a, p in zip(anchors.split(rows), positives.split(rows)):
-            # all negatives of a block of positive pairs; recomputed in the backward pass where there are many blocks
-            terms = (matrix, negatives, a, p)
-            block, count = (
-                self.sum(*terms) if len(anchors) <= rows else checkpoint(self.sum, *terms, use_reentrant=False)
-            )
-            total, active = total + block, active + count
-        triplets = negatives.sum(1)[anchors].sum()
+        total, active = map(sum, zip(*in_blocks(self.terms, batch.positives, matrix, negatives)))
+        triplets = (batch.positives.sum(1) * negatives.sum(1)).sum()
         self.active_fraction = active / triplets.clamp(min=1)
         return mean_over_processes(total, active if self.reduction == "mean_nonzero" else triplets)
 
-    def sum(self, matrix: Tensor, negatives: Tensor, anchors: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
+    def terms(self, matrix: Tensor, negatives: Tensor, anchors: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
         """Summed phi and the number of active triplets, of some positive pairs with all their negatives."""
         x = matrix[anchors, positives][:, None] - matrix[anchors]
         counted = negatives[anchors]

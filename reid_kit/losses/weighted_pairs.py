@@ -7,6 +7,7 @@ miner vthm, distance_weighted and semi_hard.
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from reid_kit.losses.pairs import (
     masked_mean,
     non_negative_number,
     normalized,
+    number,
     positive_number,
     similarities,
 )
@@ -33,7 +35,7 @@ class SensitivePairLoss(PairLoss):
         super().__init__(miner)
         self.alpha = positive_number(f"alpha of {self.name}", alpha)
         self.beta = positive_number(f"beta of {self.name}", beta)
-        self.threshold = threshold
+        self.threshold = number(f"threshold of {self.name}", threshold)
 
     def exponents(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """-alpha (s - lambda), the mined positives, beta (s - lambda) and the mined negatives, each (A, G)."""
@@ -124,7 +126,8 @@ class Contrastive(PairLoss):
         if form not in ("paper", "hadsell"):
             raise unknown_name("form of contrastive:", form, ("paper", "hadsell"))
         self.margin = non_negative_number("margin of contrastive", margin)
-        self.form, self.threshold, self.normalize = form, threshold, normalize
+        self.threshold = number("threshold of contrastive", threshold)
+        self.form, self.normalize = form, normalize
 
     def compute(self, batch: Batch) -> Tensor:
         s = similarities(batch)
@@ -135,5 +138,6 @@ class Contrastive(PairLoss):
             d = distances(normalized(batch) if self.normalize else batch)
             attraction, repulsion = d.square() / 2, F.relu(self.margin - d).square() / 2
         self.report(positives | negatives & (repulsion > 0), batch)
-        terms = attraction.masked_fill(~positives, 0) + repulsion.masked_fill(~negatives, 0)
-        return mean_over_processes(terms.sum(), positives.sum() + negatives.sum())
+        mined = positives | negatives
+        terms = torch.where(batch.same, attraction, repulsion).masked_fill(~mined, 0)
+        return mean_over_processes(terms.sum(), mined.count_nonzero())

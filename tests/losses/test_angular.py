@@ -5,7 +5,7 @@ import torch
 from pytorch_metric_learning import losses as pml_losses
 
 from reid_kit.errors import InputError
-from reid_kit.losses import angular, build_loss
+from reid_kit.losses import build_loss, pairs
 from tests.losses.pair_oracles import (
     BATCHES,
     assert_equals_oracle,
@@ -54,7 +54,7 @@ def test_agrees_with_pytorch_metric_learning_without_the_n_pair_term():
 def test_blocks_change_nothing(monkeypatch):
     x, y = clustered([5, 4, 3], seed=3)
     whole = value_and_gradient(build_loss("angular"), x, y)
-    monkeypatch.setattr(angular, "BLOCK", 30)
+    monkeypatch.setattr(pairs, "BLOCK", 30)
     for ours, expected in zip(value_and_gradient(build_loss("angular"), x, y), whole):
         torch.testing.assert_close(ours, expected)
 

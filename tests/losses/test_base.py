@@ -75,6 +75,17 @@ def test_rows_that_are_not_finite_are_named(value):
         check(x, torch.zeros(9, dtype=torch.int64))
 
 
+def test_large_finite_rows_are_taken_though_their_sum_overflows():
+    check(torch.full((9, 2), 3e38), torch.zeros(9, dtype=torch.int64))
+    check(torch.full((9, 2), 6e4, dtype=torch.float16), torch.zeros(9, dtype=torch.int64))
+
+
+def test_infinities_that_cancel_are_named():
+    x = torch.tensor([[1.0, 2.0], [torch.inf, -torch.inf]])
+    with pytest.raises(NonFiniteError, match=r"1 of 2 embeddings.*first rows \[1\]$"):
+        check(x, torch.tensor([0, 1]))
+
+
 def test_the_warning_points_at_the_line_that_called_the_loss():
     x, _ = small()
     loss = Record()

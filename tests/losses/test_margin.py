@@ -93,7 +93,7 @@ def test_gradcheck_with_its_boundary():
     [
         ({"margin": -0.2}, "margin of margin must be a number of at least 0"),
         ({"beta": 0}, "beta of margin must be a number above 0"),
-        ({"classes": 0}, "classes of margin must be a number above 0"),
+        ({"classes": 0}, "classes of margin must be a whole number of at least 1"),
     ],
 )
 def test_a_wrong_option_is_named(options, message):

@@ -47,6 +47,16 @@ def test_of_two_images_each_is_equation_2_for_one_choice_of_anchors_and_any_orde
         torch.testing.assert_close(build_loss("n_pair")(x[order], y[order]), ours)
 
 
+def test_equal_first_coordinates_leave_the_order_to_the_others():
+    """As ReLU makes them: all zero, or zero in one identity alone."""
+    for zeros in (slice(None), slice(0, 5)):
+        x, y = clustered([3, 2, 4], seed=3)
+        x[zeros, 0] = 0
+        assert_equals_oracle(build_loss("n_pair"), lambda x, y: equation_2(x, pairs_of(x, y)), (x, y))
+        order = torch.randperm(len(y), generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(build_loss("n_pair")(x[order], y[order]), build_loss("n_pair")(x, y))
+
+
 def test_agrees_with_pytorch_metric_learning_on_raw_dot_products():
     x, y = clustered([2] * 5, seed=7)
     order = torch.tensor([i for pair in pairs_of(x, y) for i in pair])  # their anchors are the first images

@@ -93,3 +93,8 @@ def test_labels_without_a_proxy_are_refused(label):
 def test_options_must_be_positive(option):
     with pytest.raises(InputError, match=option):
         build_loss("proxy_nca", **{"classes": 3, "embedding_size": 4, option: 0})
+
+
+def test_embeddings_of_another_width_are_refused():
+    with pytest.raises(InputError, match="proxy_nca was built for embedding_size=6, but the embeddings are 5 wide"):
+        proxy_nca()(torch.randn(2, 5), torch.tensor([0, 1]))

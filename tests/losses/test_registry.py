@@ -1,9 +1,12 @@
+import math
+
 import pytest
 
 from reid_kit.errors import InputError
 from reid_kit.losses import LOSSES, build_loss
 from reid_kit.losses.registry import option_names, register
 from reid_kit.losses.triplet import TripletBatchHard
+from tests.losses.cases import OPTIONS
 
 
 def test_a_registered_class_is_built_by_its_name(monkeypatch):
@@ -50,3 +53,21 @@ def test_every_loss_knows_its_name_and_says_what_it_is():
     for name, loss in LOSSES.items():
         assert loss.name == name
         assert loss.__doc__ and loss.feature in ("metric", "inference")
+
+
+NO_CHOICE = ("nonsense", ["nonsense"], math.nan, math.inf)
+OPTIONS_OF_ALL = [(name, option) for name in LOSSES for option in option_names(name)]
+
+
+@pytest.mark.parametrize("name, option", OPTIONS_OF_ALL)
+def test_a_value_that_no_option_can_take_is_refused_when_the_loss_is_built(name, option):
+    """Not at its first batch, and not by an error that does not name the option."""
+    for value in NO_CHOICE:
+        with pytest.raises(InputError, match=option.removesuffix("s")):
+            build_loss(name, **{**OPTIONS.get(name, {}), option: value})
+
+
+@pytest.mark.parametrize("name, option", [("softmax", "classes"), ("histogram", "bins"), ("a_bier", "hidden")])
+def test_a_count_is_a_whole_number(name, option):
+    with pytest.raises(InputError, match=f"{option} of {name} must be a whole number of at least [12], got 2.5"):
+        build_loss(name, **{**OPTIONS.get(name, {}), option: 2.5})

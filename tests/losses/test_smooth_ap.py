@@ -4,7 +4,7 @@ from pytorch_metric_learning import losses as pml_losses
 from sklearn.metrics import average_precision_score
 
 from reid_kit.errors import InputError
-from reid_kit.losses import build_loss, smooth_ap
+from reid_kit.losses import build_loss, pairs
 from reid_kit.losses.base import Batch
 from tests.losses.pair_oracles import BATCHES, assert_equals_oracle, clustered, cosines, negatives, positives
 
@@ -62,7 +62,7 @@ def test_blocks_change_nothing(monkeypatch):
     loss = build_loss("smooth_ap", temperature=0.1)
     x, y = BATCHES["ragged"]
     for block in (1, 3 * len(y)):
-        monkeypatch.setattr(smooth_ap, "BLOCK", block)
+        monkeypatch.setattr(pairs, "BLOCK", block)
         assert_equals_oracle(loss, lambda x, y: oracle(x, y, 0.1), (x, y))
 
 

@@ -74,7 +74,7 @@ def test_before_training_every_identity_is_as_likely():
     [
         ({"label_smoothing": 1.0}, "label_smoothing.*below 1"),
         ({"label_smoothing": -0.1}, "label_smoothing.*at least 0"),
-        ({"classes": 0}, "classes of softmax must be a number above 0"),
+        ({"classes": 0}, "classes of softmax must be a whole number of at least 1"),
         ({"embedding_size": -1}, "embedding_size of softmax"),
         ({"bias": "no"}, "true or false"),
     ],

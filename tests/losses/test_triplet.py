@@ -8,7 +8,7 @@ from pytorch_metric_learning.distances import LpDistance
 
 from reid_kit import build_loss
 from reid_kit.errors import InputError
-from reid_kit.losses import triplet
+from reid_kit.losses import pairs
 from tests.losses.pair_oracles import BATCHES, clustered, euclidean, negatives, positives, unit, value_and_gradient
 
 
@@ -111,7 +111,7 @@ def test_blocks_of_triplets_change_nothing(monkeypatch, block):
     loss = build_loss("triplet", margin="soft")
     value, gradient = value_and_gradient(loss, x, y)
     active = float(loss.active_fraction)
-    monkeypatch.setattr(triplet, "BLOCK", block)
+    monkeypatch.setattr(pairs, "BLOCK", block)
     again, gradient_again = value_and_gradient(loss, x, y)
     torch.testing.assert_close(again, value)
     torch.testing.assert_close(gradient_again, gradient)
