@@ -8,7 +8,6 @@ import numpy as np
 from reid_kit.errors import InputError
 
 Box = tuple[float, float, float, float]
-END_OF_IMAGE = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}  # first bytes -> what a whole file holds near its end
 
 
 def read_image(path: str | Path, box: Box | None = None, source: str | None = None) -> np.ndarray:
@@ -23,16 +22,30 @@ def read_image(path: str | Path, box: Box | None = None, source: str | None = No
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read image {path}: {error.strerror}") from error
+        listed = f", which {source} names" if source else ""
+        raise InputError(f"cannot read image {path}{listed}: {error.strerror}") from error
     if not data:
         raise InputError(f"image {path} is empty (0 bytes); copy or unpack it again")
-    end = END_OF_IMAGE.get(data[:2])
-    # the decoder fills what is missing of a truncated file with grey and says nothing
-    whole = end is None or end in data[-64:]
+    whole = is_whole(data)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if whole else None
     if image is None:
         raise InputError(f"image {path} is {'damaged' if whole else 'truncated'} ({len(data)} bytes); copy it again")
     return image if box is None else crop(image, box, f"{path}{f' ({source})' if source else ''}")
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether a JPEG or PNG file holds its end, whatever comes after it; other kinds are taken for whole.
+
+    The decoder fills what is missing of a truncated file with grey and says nothing.
+    """
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" in data
+    if not data.startswith(b"\xff\xd8"):
+        return True
+    place = 2  # over the segments before the scan: a thumbnail among them has an end of its own
+    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] != b"\xda":
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return data.find(b"\xff\xd9", place) >= 0
 
 
 def crop(image: np.ndarray, box: Box, name: str) -> np.ndarray:
@@ -46,6 +59,13 @@ def crop(image: np.ndarray, box: Box, name: str) -> np.ndarray:
             f"within it"
         )
     return image[y1:y2, x1:x2]
+
+
+def resize_and_cut(image: np.ndarray, height: int, width: int, enlarge: float = 1.0) -> np.ndarray:
+    """(H, W, 3) to `enlarge` times (height, width), and of that the centre: (height, width, 3)."""
+    large = round(height * enlarge), round(width * enlarge)
+    top, left = (large[0] - height) // 2, (large[1] - width) // 2
+    return resize(image, *large)[top : top + height, left : left + width]
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

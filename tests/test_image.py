@@ -46,6 +46,21 @@ def test_broken_files_are_named(tmp_path, picture, suffix):
         read_image(tmp_path / "none.jpg")
 
 
+def test_what_comes_after_the_end_does_not_count(tmp_path, picture):
+    """Phones put data behind the picture; a thumbnail in front of it ends before the picture does."""
+    big = np.repeat(np.repeat(picture, 8, 0), 8, 1)
+    data, thumbnail = (cv2.imencode(".jpg", image)[1].tobytes() for image in (big, picture))
+    path = tmp_path / "phone.jpg"
+    path.write_bytes(data + bytes(range(256)) * 9)
+    assert np.array_equal(read_image(path), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB))
+    segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    path.write_bytes(data[:2] + segment + data[2:])
+    assert read_image(path).shape == big.shape
+    path.write_bytes(data[:2] + segment + data[2 : len(data) // 2])
+    with pytest.raises(InputError, match="truncated"):
+        read_image(path)
+
+
 def test_resize_averages_where_it_shrinks():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 200

@@ -9,7 +9,7 @@ import numpy as np
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for a newer release
 import albumentations as A  # noqa: E402
 
-from reid_kit.image import resize  # noqa: E402
+from reid_kit.image import resize, resize_and_cut  # noqa: E402
 
 Transform = Callable[[np.ndarray, int], np.ndarray]  # (H, W, 3) uint8 and a seed -> (height, width, 3) uint8
 IMAGENET_MEAN = (124, 116, 104)  # RGB, 0 to 255
@@ -17,13 +17,7 @@ IMAGENET_MEAN = (124, 116, 104)  # RGB, 0 to 255
 
 def test_transform(height: int, width: int, enlarge: float = 1.0) -> Transform:
     """Resizing to `enlarge` times (height, width) and cutting the centre; the seed is of no account."""
-    large = round(height * enlarge), round(width * enlarge)
-    top, left = (large[0] - height) // 2, (large[1] - width) // 2
-
-    def transform(image: np.ndarray, seed: int) -> np.ndarray:
-        return resize(image, *large)[top : top + height, left : left + width]
-
-    return transform
+    return lambda image, seed: resize_and_cut(image, height, width, enlarge)
 
 
 test_transform.__test__ = False  # no test case, whatever its name

@@ -70,12 +70,14 @@ def check_counts(diagnosis: Diagnosis, name: str, options: dict) -> None:
 def check_identities(diagnosis: Diagnosis) -> None:
     """Identities on both sides of the split, and those with a single training image."""
     dataset = diagnosis.dataset
-    train = {record.identity for record in dataset.train}
-    test = {record.identity for record in dataset.query + dataset.gallery} - {JUNK, DISTRACTOR}
-    if train & test:
+    train = {record.identity: record for record in dataset.train}
+    test = {record.identity: record for record in dataset.query + dataset.gallery}
+    both = sorted(train.keys() & test.keys() - {JUNK, DISTRACTOR})
+    if both:
+        places = " and ".join(place(side[both[0]]) for side in (train, test))
         diagnosis.problems.append(
-            f"{len(train & test)} identities are in train and in test, as {sorted(train & test)[:5]}; a model would be "
-            f"tested on whom it was trained on. Give the identities of each split names of their own"
+            f"{len(both)} identities are in train and in test, as {both[:5]} ({places}); a model would be tested on "
+            f"whom it was trained on. Give the identities of each split names of their own"
         )
     images: dict[int, int] = {}
     for record in dataset.train:
@@ -83,8 +85,14 @@ def check_identities(diagnosis: Diagnosis) -> None:
     single = sorted(identity for identity, count in images.items() if count == 1)
     if single:
         diagnosis.warnings.append(
-            f"{len(single)} training identities have one image, as {single[:5]}: in P x K batches it is repeated"
+            f"{len(single)} training identities have one image, as {single[:5]} ({place(train[single[0]])}): in P x K "
+            f"batches it is repeated"
         )
+
+
+def place(record: Record) -> str:
+    """The line that names a record's image, or its file."""
+    return record.source or str(record.path)
 
 
 def check_matches(diagnosis: Diagnosis) -> None:
@@ -117,7 +125,8 @@ def check_matches(diagnosis: Diagnosis) -> None:
         lonely = sorted(identity for identity, found in of.items() if found != domains)
         if lonely:
             diagnosis.warnings.append(
-                f"{len(lonely)} training identities lack one of the domains {sorted(domains)}, as {lonely[:5]}"
+                f"{len(lonely)} training identities lack one of the domains {sorted(domains)}, as {lonely[:5]} "
+                f"({next(place(record) for record in dataset.train if record.identity == lonely[0])})"
             )
 
 

@@ -97,7 +97,8 @@ class IdentitySampler(EpochSampler):
             `set_hard_identities` has given them (Ristani and Tomasi 2018).
 
     Raises:
-        InputError: P above the number of identities; too few batches for every identity; a batch that does not split.
+        InputError: P above the number of identities; fewer than two domains; too few batches for every identity; a
+            batch that does not split.
     """
 
     def __init__(
@@ -112,6 +113,12 @@ class IdentitySampler(EpochSampler):
         rank: int = 0,
         world_size: int = 1,
     ):
+        if domains is not None and len(set(domains) - {None}) < 2:
+            found = ", ".join(map(str, set(domains) - {None})) or "no domain"
+            raise InputError(
+                f"SAMPLER.DOMAINS is mixed, but the training images have {found} alone; set it to any, or give each "
+                f"image one of two domains"
+            )
         groups: dict[int, dict[str | None, list[int]]] = {}
         for index, identity in enumerate(identities):
             group = groups.setdefault(identity, {})

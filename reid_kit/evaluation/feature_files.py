@@ -22,6 +22,7 @@ DAMAGED = (
     EOFError,
     ValueError,
     TypeError,
+    IndexError,
     NotImplementedError,  # a .mat of MATLAB 7.3
     MatReadError,
     zipfile.BadZipFile,

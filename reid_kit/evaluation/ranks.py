@@ -84,6 +84,7 @@ def match_ranks(
             values = values[np.lexsort((values, owner))]  # ascending within each query
             matches = np.split(values, np.searchsorted(owner, np.arange(1, last - first)))
             ranks += ranks_among(order, matches, threads)
+            del order  # before the next block is made
     return ranks
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reid_kit.errors import InputError
-from reid_kit.image import read_image, resize
+from reid_kit.image import read_image, resize_and_cut
 from reid_kit.model.backbone import Backbone
 from reid_kit.model.neck import build_neck
 from reid_kit.model.pooling import build_pooling
@@ -47,6 +47,7 @@ class Embedder(nn.Module):
         embedding_size: width of a linear layer after the pooling; 0: none.
         neck: "none" or "bnneck".
         height, width: of the images, in pixels.
+        enlarge: images are resized to so many times height and width, and the centre is taken.
         mean, std: of images in 0 .. 1, for three channels; where not given, what the backbone's weights expect.
 
     With `levels` every level has a head, and the features are the levels' side by side, `level_sizes` wide; out of
@@ -64,6 +65,7 @@ class Embedder(nn.Module):
         levels: Sequence[str] = (),
         height: int = 256,
         width: int = 128,
+        enlarge: float = 1.0,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ):
@@ -71,7 +73,7 @@ class Embedder(nn.Module):
         self.backbone = Backbone(backbone, weights, last_stride, levels, height, width)
         self.heads = nn.ModuleList(Head(c, pooling, embedding_size, neck) for c in self.backbone.channels)
         self.level_sizes = [head.width for head in self.heads]
-        self.height, self.width = height, width
+        self.height, self.width, self.enlarge = height, width, enlarge
         mean, std = mean or self.backbone.mean, std or self.backbone.std
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -85,6 +87,7 @@ class Embedder(nn.Module):
             "levels": list(levels),
             "height": height,
             "width": width,
+            "enlarge": enlarge,
             "mean": list(mean),
             "std": list(std),
         }
@@ -136,7 +139,8 @@ class Embedder(nn.Module):
 
     def _batch(self, items: list[np.ndarray | Tensor | str | Path]) -> Tensor:
         images = [read_image(item) if isinstance(item, (str, Path)) else checked(np.asarray(item)) for item in items]
-        resized = np.stack([resize(image, self.height, self.width) for image in images])
+        size = self.height, self.width, self.enlarge
+        resized = np.stack([resize_and_cut(image, *size) for image in images])
         return torch.from_numpy(resized).permute(0, 3, 1, 2)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:

@@ -25,6 +25,7 @@ class TestSettings:
     height: int
     width: int
     device: torch.device
+    enlarge: float = 1.0
     batch_size: int = 128
     workers: int = 0
     use_box: bool = False
@@ -78,7 +79,7 @@ def embed_records(model: nn.Module, records: list[Record], settings: TestSetting
     first, last = (len(records) * part // world_size() for part in (rank(), rank() + 1))
     loader = TestLoader(
         records[first:last],
-        test_transform(settings.height, settings.width),
+        test_transform(settings.height, settings.width, settings.enlarge),
         batch_size=settings.batch_size,
         workers=settings.workers,
         use_box=settings.use_box,

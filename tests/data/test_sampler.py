@@ -131,6 +131,12 @@ def test_mixed_domains_share_each_identity_s_images():
                 assert set(of.values()) == ({1, 2} if identity < 6 else {3})
 
 
+@pytest.mark.parametrize("domain, words", [("shop", "shop alone"), (None, "no domain alone")])
+def test_mixed_domains_need_two(domain, words):
+    with pytest.raises(InputError, match=f"SAMPLER.DOMAINS is mixed.*have {words}"):
+        IdentitySampler([0, 0, 1, 1], 2, 2, domains=[domain] * 4)
+
+
 def test_shuffled_batches_hold_each_image_once():
     sampler = ShuffledSampler(23, 5, seed=1)
     batches = sampler.epoch_batches(0)

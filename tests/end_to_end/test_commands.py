@@ -1,11 +1,17 @@
 """The smaller commands, and that both ways to call them are the same."""
 
+import json
 import subprocess
 import sys
 
 import pytest
+import torch
 
+from reid_kit import load_model
+from reid_kit.build import build_loader, label_map
 from reid_kit.cli.main import COMMANDS, run
+from reid_kit.config import config_from_text
+from reid_kit.data.readers import load_dataset
 from tests.end_to_end.commands import REPOSITORY, tiny
 
 
@@ -77,3 +83,53 @@ def test_compare_trains_each_once(demo_root, tmp_path, capsys):
     assert len((tmp_path / "compare/compare.csv").read_text().splitlines()) == 5
     assert run("compare", arguments) == 0
     assert "epoch 1/1" not in capsys.readouterr().out
+
+
+def test_levels_are_trained_and_tested(demo_root, tmp_path, capsys):
+    keys = tiny(
+        demo_root,
+        tmp_path / "run",
+        TRAIN__EPOCHS="1",
+        MODEL__LEVELS="[low, middle, high]",
+        MODEL__EMBEDDING_SIZE="8",
+        LOSS__TERMS="[{name: ranked_list}]",
+        TEST__METRIC="cosine",
+    )
+    assert run("train", ["--config", str(REPOSITORY / "configs/market_srt.yaml"), *keys]) == 0
+    trained = json.loads((tmp_path / "run/results.json").read_text())
+    assert run("test", ["--checkpoint", str(tmp_path / "run/best.pt")]) == 0
+    tested = json.loads((tmp_path / "run/test_demo/results.json").read_text())
+    assert tested["mAP"] == trained["mAP"]
+    model = load_model(tmp_path / "run/best.pt", "cpu")
+    assert model.level_sizes == [8, 8, 8]
+    images = [record.path for record in load_dataset("demo", demo_root).query[:4]]
+    levels = model.embed(images).view(4, 3, 8).norm(dim=2)
+    torch.testing.assert_close(levels, torch.full((4, 3), 3**-0.5))  # each level weighs the same
+    fresh = config_from_text((tmp_path / "run/config.yaml").read_text())
+    assert fresh.MODEL.LEVELS == ["low", "middle", "high"]
+
+
+def test_consumers_are_searched_for_in_shops(demo_root, tmp_path):
+    keys = tiny(
+        demo_root,
+        tmp_path / "run",
+        TRAIN__EPOCHS="1",
+        DATA__NAME="demo_consumer_to_shop",
+        DATA__HEIGHT="48",
+        DATA__WIDTH="48",
+        DATA__USE_BOX="true",
+        SAMPLER__DOMAINS="mixed",
+    )
+    assert run("train", ["--config", str(REPOSITORY / "configs/demo_consumer2shop_srt_bbox.yaml"), *keys]) == 0
+    config = config_from_text((tmp_path / "run/config.yaml").read_text())
+    dataset = load_dataset("demo_consumer_to_shop", demo_root)
+    _, sampler = build_loader(config, dataset.train, label_map(dataset.train))
+    for batch in sampler.epoch_batches(0):
+        for first in range(0, len(batch), config.SAMPLER.K):
+            records = [dataset.train[index] for index in batch[first : first + config.SAMPLER.K]]
+            assert len({record.identity for record in records}) == 1
+            assert [sum(record.domain == name for record in records) for name in ("consumer", "shop")] == [2, 2]
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert (results["queries"], results["gallery"]) == (len(dataset.query), len(dataset.gallery))
+    assert {record.domain for record in dataset.query} == {"consumer"}
+    assert {record.domain for record in dataset.gallery} == {"shop"}

@@ -46,6 +46,31 @@ def test_the_value_is_that_of_the_definition():
     )
 
 
+def test_every_row_moves_its_centre(monkeypatch):
+    """Of 2,000 rows for two clusters faiss would take 512 by default: the centres are then means of a sample."""
+    faiss = pytest.importorskip("faiss")
+    made = []
+
+    class Recorded(faiss.Kmeans):
+        def __init__(self, *parameters, **options):
+            super().__init__(*parameters, **options)
+            made.append(self)
+
+    monkeypatch.setattr(faiss, "Kmeans", Recorded)
+    rows = np.random.default_rng(0).standard_normal((2000, 2)).astype(np.float32)
+    rows[::2, 0] += 4
+    found = k_means(rows, 2, 0)
+    for cluster in (0, 1):
+        mean = sum(row.astype(float) for row, of in zip(rows, found) if of == cluster) / (found == cluster).sum()
+        np.testing.assert_allclose(made[0].centroids[cluster], mean, atol=1e-3)
+
+
+def test_the_seed_decides():
+    rows = np.random.default_rng(0).standard_normal((300, 4)).astype(np.float32)
+    found = [tuple(k_means(rows, 12, seed)) for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+
+
 def test_bad_features():
     features, labels = clusters(0.1)
     features[3] = np.nan

@@ -15,8 +15,9 @@ def evaluate():
     random = np.random.default_rng(0)
     g, gi = random.standard_normal((2000, 24)).astype(np.float32), random.integers(-1, 60, 2000)
     q, qi = random.standard_normal((130, 24)).astype(np.float32), random.integers(1, 60, 130)
-    result = evaluate_retrieval(q, g, qi, gi, random.integers(0, 4, 130), random.integers(0, 4, 2000))
-    return result.average_precision, result.first_match_rank, result.mAP, result.protocol
+    result = evaluate_retrieval(q, g, qi, gi, random.integers(0, 4, 130), random.integers(0, 4, 2000), histogram=True)
+    counts = np.concatenate([result.histogram.positives, result.histogram.negatives])
+    return result.average_precision, result.first_match_rank, counts, result.mAP, result.protocol
 
 
 def process(rank, world, folder):
@@ -35,5 +36,5 @@ def test_bit_equal_to_one_process(world, tmp_path, monkeypatch):
     for rank in range(world):
         shared = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
         assert np.array_equal(shared[0], alone[0], equal_nan=True)
-        assert np.array_equal(shared[1], alone[1])
-        assert shared[2:] == alone[2:]
+        assert np.array_equal(shared[1], alone[1]) and np.array_equal(shared[2], alone[2])
+        assert shared[3:] == alone[3:]

@@ -1,11 +1,15 @@
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from reid_kit.data.records import Protocol, Record, RetrievalDataset
 from reid_kit.errors import InputError
-from reid_kit.training.testing import ImageSet, TestSettings, better_queries, evaluate
+from reid_kit.image import read_image, resize
+from reid_kit.model.embedder import Embedder
+from reid_kit.training.testing import ImageSet, TestSettings, better_queries, embed_records, evaluate
 
 
 def images(identities, cameras, seed=0):
@@ -30,3 +34,17 @@ def test_without_cameras_there_is_nothing_to_pool():
     dataset = RetrievalDataset("made up", [], query.records, query.records, Protocol(camera_aware=False))
     with pytest.raises(InputError, match="made up has no queries with cameras"):
         better_queries(query, query, dataset, TestSettings(8, 8, torch.device("cpu"), multi_query="max"))
+
+
+def test_the_centre_of_a_larger_image_is_tested(tmp_path):
+    """227 pixels cut from 256, as metric learning tests, in a run's tests and in `embed`."""
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8))
+    model = Embedder("test_resnet", weights="none", height=32, width=24, enlarge=1.5).eval()
+    centre = resize(read_image(path), 48, 36)[8:40, 6:30]
+    with torch.no_grad():
+        expected = model(torch.from_numpy(centre).permute(2, 0, 1)[None]).inference
+    settings = TestSettings(32, 24, torch.device("cpu"), enlarge=1.5)
+    found = embed_records(model, [Record(path, 1)], settings, "one").features
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(model.embed([path]), torch.nn.functional.normalize(expected))

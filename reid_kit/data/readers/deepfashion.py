@@ -56,12 +56,15 @@ def read_in_shop(name: str, folder: Path) -> RetrievalDataset:
     boxes = read_boxes(folder / "Anno/list_bbox_inshop.txt")
     images = image_root(folder, lines[0][1]["image_name"])
     splits: dict[str, list[Record]] = {"train": [], "query": [], "gallery": []}
+    seen: dict[str, str] = {}
     for source, fields in lines:
         status = fields["evaluation_status"]
         if status not in splits:
             raise InputError(f"{source}: evaluation_status {status!r}; expected train, query or gallery")
+        if seen.setdefault(fields["image_name"], source) != source:
+            raise InputError(f"{source}: {fields['image_name']} stands in {seen[fields['image_name']]} already")
         splits[status].append(record(images, fields["image_name"], fields["item_id"], source, boxes, None))
-    check_items(folder, splits["train"], splits["query"] + splits["gallery"])
+    check_items(lines)
     return RetrievalDataset(name, splits["train"], splits["query"], splits["gallery"], IN_SHOP)
 
 
@@ -72,16 +75,20 @@ def read_consumer_to_shop(name: str, folder: Path) -> RetrievalDataset:
     found: dict[tuple[str, str], dict[str, Record]] = {
         (status, domain): {} for status in ("train", "val", "test") for domain in DOMAINS.values()
     }
+    items: dict[str, str] = {}
     for source, fields in lines:
         for column, domain in DOMAINS.items():
             path, group = fields[column], (fields["evaluation_status"], domain)
             if group not in found:
                 raise InputError(f"{source}: evaluation_status {group[0]!r}; expected train, val or test")
+            item = items.setdefault(path, fields["item_id"])
+            if item != fields["item_id"]:
+                raise InputError(f"{source}: {path} is an image of {fields['item_id']} here, of {item} further up")
             if path not in found[group]:
-                found[group][path] = record(images, path, fields["item_id"], source, boxes, domain)
+                found[group][path] = record(images, path, item, source, boxes, domain)
     train = [*found["train", "consumer"].values(), *found["train", "shop"].values()]
     query, gallery = list(found["test", "consumer"].values()), list(found["test", "shop"].values())
-    check_items(folder, train, query + gallery)
+    check_items(lines)
     return RetrievalDataset(name, train, query, gallery, CONSUMER_TO_SHOP)
 
 
@@ -111,7 +118,16 @@ def image_root(folder: Path, first: str) -> Path:
     raise InputError(f"no image {folder / first}, the first of {folder / PARTITION}; unpack img.zip in {folder}")
 
 
-def check_items(folder: Path, train: list[Record], test: list[Record]) -> None:
-    both = {record.identity for record in train} & {record.identity for record in test}
+def check_items(lines: list[Line]) -> None:
+    """Raises InputError for an item that trains in one line and is tested in another."""
+    trained = {fields["item_id"]: source for source, fields in lines if fields["evaluation_status"] == "train"}
+    both = {}
+    for source, fields in lines:
+        if fields["evaluation_status"] in ("query", "gallery", "test") and fields["item_id"] in trained:
+            both.setdefault(fields["item_id"], source)
     if both:
-        raise InputError(f"{folder / PARTITION}: {len(both)} items are in train and in test, as id_{min(both):08d}")
+        item, source = next(iter(both.items()))
+        raise InputError(
+            f"{source}: {item} is in test here, and in train in {trained[item]}; {len(both)} items are in train and in "
+            f"test"
+        )

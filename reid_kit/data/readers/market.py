@@ -15,21 +15,32 @@ NAME = re.compile(r"^(-1|\d+)_c(\d+)")  # 0002_c1s1_000451_03.jpg, -1_c3s2_00005
     folders=("Market-1501-v15.09.15", "market1501", "Market-1501"),
     markers=("bounding_box_train",),
     source="Get Market-1501-v15.09.15.zip from its authors (Zheng et al. 2015) and unpack it there.",
-    counts=Counts((12936, 751), (3368, 750), (19732, 750), cameras=6),
+    counts=lambda distractors_500k=False, multi_query=False: Counts(
+        train=(12936, 751),
+        query=None if multi_query else (3368, 750),
+        gallery=None if distractors_500k else (19732, 750),
+        cameras=None if distractors_500k else 6,  # theirs are not known
+    ),
 )
-def market1501(folder: Path, distractors_500k: bool = False) -> RetrievalDataset:
+def market1501(folder: Path, distractors_500k: bool = False, multi_query: bool = False) -> RetrievalDataset:
     """Market-1501 (Zheng et al. 2015).
 
         Market-1501-v15.09.15/
             bounding_box_train/   12,936 images of 751 identities
             query/                 3,368 of 750
             bounding_box_test/    19,732: 13,115 of the same 750, 2,798 distractors (0), 3,819 junk (-1)
+            gt_bbox/              25,259 hand-drawn boxes, for `multi_query` alone
             distractors_500k/     optional
 
     Distractors are negatives; junk stays among the gallery records, and the evaluator ignores it, which leaves the
-    15,913 of the literature. With `distractors_500k` the images of that folder join the gallery as identity 0.
+    15,913 of the literature. With `distractors_500k` the images of that folder join the gallery as identity 0. With
+    `multi_query` the images of gt_bbox that show a query's identity in its camera join the queries, to be pooled.
     """
     dataset = read_market("market1501", folder)
+    if multi_query:
+        asked, names = {(q.identity, q.camera) for q in dataset.query}, {q.path.name for q in dataset.query}
+        drawn = read_folder(folder / "gt_bbox")
+        dataset.query.extend(r for r in drawn if (r.identity, r.camera) in asked and r.path.name not in names)
     if distractors_500k:
         extra = [Record(path, DISTRACTOR, camera=0) for path in list_images(folder / "distractors_500k")]
         dataset.gallery.extend(extra)

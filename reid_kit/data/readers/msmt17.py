@@ -46,5 +46,5 @@ def read_list(file: Path, images: Path) -> list[Record]:
         match = NAME.match(Path(name).name)
         if not match or not identity.isdigit():
             raise InputError(f"{file}:{number}: {line!r}; expected 0000/0000_000_01_0303morning_0008_0.jpg 0")
-        records.append(Record(images / name, int(identity), camera=int(match[1])))
+        records.append(Record(images / name, int(identity), camera=int(match[1]), source=f"{file.name}:{number}"))
     return records

@@ -1,6 +1,7 @@
 """Your own images: a folder a person or product, or a table."""
 
 import csv as csv_module
+import io
 from pathlib import Path
 
 from reid_kit.data.readers.registry import list_images, register
@@ -68,7 +69,11 @@ def csv(folder: Path) -> RetrievalDataset:
 
 
 def read_rows(file: Path) -> list[tuple[str, dict[str, str]]]:
-    with open(file, newline="") as lines:
+    try:
+        text = file.read_text("utf-8-sig")  # a table saved by Excel begins with a mark
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 text ({error.reason}); save the table as CSV UTF-8") from error
+    with io.StringIO(text, newline="") as lines:
         reader = csv_module.DictReader(lines)
         header = reader.fieldnames or []
         wrong = [name for name in header if name not in COLUMNS]

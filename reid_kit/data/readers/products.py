@@ -26,8 +26,8 @@ def sop(folder: Path) -> RetrievalDataset:
     columns = ("image_id", "class_id", "super_class_id", "path")
     train, test = (
         [
-            Record(folder / fields["path"], int(fields["class_id"]))
-            for _, fields in read_headed(folder / f"Ebay_{split}.txt", columns)
+            Record(folder / fields["path"], whole_number(source, "class_id", fields["class_id"]), source=source)
+            for source, fields in read_headed(folder / f"Ebay_{split}.txt", columns)
         ]
         for split in ("train", "test")
     )
@@ -47,16 +47,16 @@ def cub200(folder: Path) -> RetrievalDataset:
     classes = keyed(folder / "image_class_labels.txt", 1)
     boxes = keyed(folder / "bounding_boxes.txt", 4) if (folder / "bounding_boxes.txt").exists() else {}
     records = []
-    for number, (path,) in keyed(folder / "images.txt", 1).items():
+    for number, (source, (path,)) in keyed(folder / "images.txt", 1).items():
         if number not in classes:
             raise InputError(f"{folder / 'image_class_labels.txt'} has no class of image {number}")
+        line, (identity,) = classes[number]
         box = None
         if number in boxes:
-            x, y, width, height = map(float, boxes[number])
-            box = (x, y, x + width, y + height)
-        records.append(
-            Record(folder / "images" / path, int(classes[number][0]), box=box, source=f"bounding_boxes.txt:{number}")
-        )
+            source, fields = boxes[number]
+            box = corners(source, fields)
+        identity = whole_number(line, "class", identity)
+        records.append(Record(folder / "images" / path, identity, box=box, source=source))
     return by_class("cub200", records, 100)
 
 
@@ -87,18 +87,38 @@ def cars196(folder: Path) -> RetrievalDataset:
     return by_class("cars196", records, 98)
 
 
-def keyed(path: Path, fields: int) -> dict[int, list[str]]:
-    """image id -> the other fields of its line.
+def whole_number(source: str, name: str, text: str) -> int:
+    if not text.isdigit():
+        raise InputError(f"{source}: {name} {text!r}; expected a whole number")
+    return int(text)
+
+
+def corners(source: str, fields: list[str]) -> tuple[float, float, float, float]:
+    """The box of x, y, width and height, in pixels."""
+    try:
+        x, y, width, height = map(float, fields)
+    except ValueError as error:
+        raise InputError(f"{source}: box {' '.join(fields)}; expected four numbers, x y width height") from error
+    if not (width > 0 and height > 0):
+        raise InputError(f"{source}: box {' '.join(fields)} is empty; expected width > 0 and height > 0")
+    return x, y, x + width, y + height
+
+
+def keyed(path: Path, fields: int) -> dict[int, tuple[str, list[str]]]:
+    """image id -> "file:line" and the other fields of its line.
 
     Raises:
-        InputError: a line has another number of fields.
+        InputError: a line has another number of fields, or an image id stands twice.
     """
-    found = {}
+    found: dict[int, tuple[str, list[str]]] = {}
     for number, line in read_lines(path):
         key, *rest = line.split()
         if len(rest) != fields or not key.isdigit():
             raise InputError(f"{path}:{number}: {line!r}; expected an image id and {fields} more fields")
-        found[int(key)] = rest
+        source = f"{path.name}:{number}"
+        if int(key) in found:
+            raise InputError(f"{source}: image {key} stands in {found[int(key)][0]} already")
+        found[int(key)] = source, rest
     return found
 
 
@@ -108,6 +128,10 @@ def by_class(name: str, records: list[Record], training_classes: int) -> Retriev
 
 
 def one_test_set(name: str, train: list[Record], test: list[Record], protocol: Protocol) -> RetrievalDataset:
+    trained = {record.identity: record.source for record in train}
+    for record in test:
+        if record.identity in trained:
+            raise InputError(f"{record.source}: class {record.identity} is in train too, in {trained[record.identity]}")
     for record in (*train[:1], *test[:1]):
         if not record.path.exists():
             raise InputError(f"no image {record.path}, the first of its list; unpack the images beside the lists")

@@ -91,10 +91,14 @@ def find_folder(reader: Reader, root: Path) -> Path:
     """`root` itself or the dataset's folder in it, whichever holds a marker; a table may be given itself."""
     if root.is_file() and root.suffix == Path(reader.markers[0]).suffix:
         return root
-    candidates = [root, *(root / folder for folder in reader.folders)]
-    for candidate in candidates:
-        if any((candidate / marker).exists() for marker in reader.markers):
-            return candidate
+    named = [root / folder for folder in reader.folders]
+    if not named and root.is_dir():  # your own images have any name
+        named = sorted(path for path in root.iterdir() if path.is_dir())
+    found = [path for path in (root, *named) if any((path / marker).exists() for marker in reader.markers)]
+    if len(found) > 1 and not reader.folders and found[0] != root:
+        raise InputError(f"{root} holds several datasets for {reader.name}: {', '.join(map(str, found))}; give one")
+    if found:
+        return found[0]
     if root.is_dir() and root.resolve().name in ("bounding_box_train", "bounding_box_test", "query", *reader.markers):
         raise InputError(f"{root} is one level too deep for {reader.name}; give its parent, {root.parent}")
     where = root / reader.folders[0] if reader.folders else root

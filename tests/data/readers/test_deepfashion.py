@@ -71,7 +71,8 @@ def test_consumer_to_shop_lists_each_image_once(tmp_path):
     "changes, words",
     [
         ({"count": 7}, "list_eval_partition.txt: line 1 promises 7 lines, there are 3"),
-        ({"lines": [*IN_SHOP, "img/2.jpg id_00000001 gallery"]}, "1 items are in train and in test, as id_0"),
+        ({"lines": [*IN_SHOP, "img/2.jpg id_00000001 gallery"]}, "partition.txt:6: id_00000001 is in test here, and"),
+        ({"lines": [*IN_SHOP, IN_SHOP[1]]}, "partition.txt:6: img/A/id_00000002/01.jpg stands in .*partition.txt:4"),
         ({"lines": [IN_SHOP[0], "img/x.jpg id_00000002 probe"]}, "partition.txt:4: evaluation_status .probe."),
         ({"lines": [IN_SHOP[0], "img/x.jpg id_00000002"]}, "list_eval_partition.txt:4: 2 fields, expected 3"),
         ({"lines": ["img/x.jpg item2 train"]}, "list_eval_partition.txt:3: item_id 'item2'"),
@@ -83,6 +84,15 @@ def test_consumer_to_shop_lists_each_image_once(tmp_path):
 def test_bad_lists(tmp_path, changes, words):
     with pytest.raises(InputError, match=words):
         load_dataset("inshop", in_shop(tmp_path, **changes))
+
+
+def test_an_image_of_two_items_and_an_item_on_both_sides(tmp_path):
+    consumer_to_shop(tmp_path, [*PAIRS, PAIRS[3].replace("id_00000007 test", "id_00000008 test")])
+    with pytest.raises(InputError, match="partition.txt:8: img/.*is an image of id_00000008 here, of id_00000007"):
+        load_dataset("consumer_to_shop", tmp_path)
+    consumer_to_shop(tmp_path, [*PAIRS, PAIRS[0].replace("train", "test")])
+    with pytest.raises(InputError, match="partition.txt:8: id_00000001 is in test here, and in train in .*:4"):
+        load_dataset("consumer_to_shop", tmp_path)
 
 
 def test_missing_columns_images_and_lists(tmp_path):

@@ -30,6 +30,21 @@ def test_the_500k_distractors_join_on_demand(tmp_path):
     assert [record.identity for record in dataset.gallery[5:]] == [0, 0]
 
 
+def test_more_images_of_the_queries_join_on_demand(tmp_path):
+    folder = trees.market(tmp_path)
+    more = [
+        "0001_c1s1_001_00.jpg",
+        "0001_c1s1_009_00.jpg",
+        "0001_c2s1_002_00.jpg",
+        "0003_c3s1_004_00.jpg",
+        "0002_c1_1.jpg",
+    ]
+    trees.touch(folder / "gt_bbox", *more)
+    assert len(load_dataset("market1501", tmp_path).query) == 2
+    query = load_dataset("market1501", tmp_path, multi_query=True).query
+    assert [(r.path.name, r.identity, r.camera) for r in query[2:]] == [(more[1], 1, 1), (more[3], 3, 3)]
+
+
 def test_duke_has_the_same_layout(tmp_path):
     trees.market(tmp_path / "DukeMTMC-reID")
     trees.touch(tmp_path / "DukeMTMC-reID/bounding_box_train", "0021_c8_f0046182.jpg")

@@ -15,7 +15,10 @@ LINES = {
 @pytest.fixture(params=[("MSMT17_V1", "train", "test"), ("MSMT17_V2", "mask_train_v2", "mask_test_v2")])
 def tree(request, tmp_path):
     name, train, test = request.param
-    folder = tmp_path / name
+    return write(tmp_path / name, train, test)
+
+
+def write(folder, train, test):
     for split, lines in LINES.items():
         trees.touch(folder, f"list_{split}.txt", content="\n".join([*lines, ""]).encode())
         images = train if split in ("train", "val") else test

@@ -34,6 +34,14 @@ def test_bad_folders(tmp_path):
         load_dataset("folder", tmp_path)
 
 
+def test_the_parent_of_several_is_refused(tmp_path):
+    for name in ("a", "b"):
+        trees.touch(tmp_path / name, "train/x/1.jpg", "gallery/y/1.jpg")
+    with pytest.raises(InputError, match="holds several datasets for folder: .*/a, .*/b; give one"):
+        load_dataset("folder", tmp_path)
+    assert load_dataset("folder", tmp_path / "b").train[0].path == tmp_path / "b/train/x/1.jpg"
+
+
 def table(tmp_path, text):
     trees.touch(tmp_path, "dataset.csv", content=text.encode())
     return tmp_path
@@ -55,6 +63,13 @@ def test_a_table(tmp_path, root):
     assert two.box is None and two.source == "dataset.csv:3"
     assert dataset.query[0].identity == dataset.gallery[0].identity == 2
     assert dataset.protocol.camera_aware
+
+
+def test_a_table_saved_by_excel(tmp_path):
+    assert len(load_dataset("csv", table(tmp_path, "\ufeff" + FULL.replace("\n", "\r\n"))).train) == 2
+    (tmp_path / "dataset.csv").write_bytes(FULL.replace("ann", "anné").encode("latin-1"))
+    with pytest.raises(InputError, match="dataset.csv is not UTF-8"):
+        load_dataset("csv", tmp_path)
 
 
 def test_a_table_without_cameras_tests_one_set(tmp_path):

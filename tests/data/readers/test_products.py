@@ -1,7 +1,9 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.io
 
 from reid_kit import load_dataset
 from reid_kit.errors import InputError
@@ -16,6 +18,16 @@ def sop(folder):
     trees.touch(folder, "Ebay_train.txt", content=header + b"1 1 1 a/1.JPG\n2 1 1 a/2.JPG\n")
     trees.touch(folder, "Ebay_test.txt", content=header + b"3 2 1 b/3.JPG\n4 3 1 b/4.JPG\n5 3 1 b/5.JPG\n")
     trees.touch(folder, "a/1.JPG", "b/3.JPG")
+    return folder
+
+
+def cars(folder):
+    kinds = [("relative_im_path", object), ("class", int)]
+    kinds += [(f"bbox_{corner}", int) for corner in ("x1", "y1", "x2", "y2")]
+    rows = [("car_ims/1.jpg", 1, 1, 1, 4, 8), ("car_ims/2.jpg", 98, 2, 1, 3, 7), ("car_ims/3.jpg", 99, 1, 2, 3, 4)]
+    folder.mkdir(parents=True)
+    scipy.io.savemat(folder / "cars_annos.mat", {"annotations": np.array(rows, dtype=kinds)})
+    trees.touch(folder, *(row[0] for row in rows))
     return folder
 
 
@@ -62,6 +74,45 @@ def test_bad_lists(tmp_path):
     trees.touch(tmp_path / "cars", "cars_annos.mat")
     with pytest.raises(InputError, match="cars_annos.mat cannot be read"):
         load_dataset("cars196", tmp_path / "cars")
+
+
+@pytest.mark.parametrize(
+    "file, content, words",
+    [
+        ("image_class_labels.txt", "1 1\n2 100\n3 crow\n", "labels.txt:3: class 'crow'; expected a whole number"),
+        ("bounding_boxes.txt", "1 1 2 3 4\n3 5 6 wide 8\n", "boxes.txt:2: box 5 6 wide 8; expected four numbers"),
+        ("bounding_boxes.txt", "1 1 2 3 4\n\n3 5 6 -7 8\n", "boxes.txt:3: box 5 6 -7 8 is empty"),
+        ("images.txt", "1 a.jpg\n1 b.jpg\n", "images.txt:2: image 1 stands in images.txt:1 already"),
+    ],
+)
+def test_bad_lines_of_cub(tmp_path, file, content, words):
+    cub(tmp_path)
+    trees.touch(tmp_path, file, content=content.encode())
+    with pytest.raises(InputError, match=words):
+        load_dataset("cub200", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("6 two 1 b/3.JPG", "Ebay_test.txt:5: class_id 'two'; expected a whole number"),
+        ("6 1 1 b/3.JPG", "Ebay_test.txt:5: class 1 is in train too, in Ebay_train.txt:3"),
+        ("6 4", "Ebay_test.txt:5: 2 fields, expected 4"),
+    ],
+)
+def test_bad_lines_of_sop(tmp_path, line, words):
+    file = sop(tmp_path) / "Ebay_test.txt"
+    file.write_text(f"{file.read_text()}{line}\n")
+    with pytest.raises(InputError, match=words):
+        load_dataset("sop", tmp_path)
+
+
+@pytest.mark.parametrize("root", ["", "Cars196"])
+def test_cars_split_after_class_98(tmp_path, root):
+    cars(tmp_path / "Cars196")
+    dataset = load_dataset("cars196", tmp_path / root)
+    assert [(record.identity, record.box) for record in dataset.train] == [(1, (0, 0, 4, 8)), (98, (1, 0, 3, 7))]
+    assert [(record.identity, record.path.name) for record in dataset.query] == [(99, "3.jpg")]
 
 
 def counts(dataset):
