@@ -62,6 +62,7 @@ def build_model(config: CfgNode, weights: str | None = None) -> Embedder:
         levels=config.MODEL.LEVELS,
         height=config.DATA.HEIGHT,
         width=config.DATA.WIDTH,
+        enlarge=config.AUGMENT.ENLARGE,
         mean=config.MODEL.MEAN,
         std=config.MODEL.STD,
     )
@@ -74,14 +75,18 @@ def label_map(records: list[Record]) -> dict[int, int]:
 
 def build_objective(config: CfgNode, classes: int, model: Embedder) -> WeightedSum:
     """The weighted sum of LOSS.TERMS; options that follow from data and model are filled in."""
+    if not config.LOSS.TERMS:
+        raise InputError("LOSS.TERMS is empty; give at least one term, like [{name: softmax}]")
     terms = []
     for number, entry in enumerate(config.LOSS.TERMS):
-        if not isinstance(entry, dict) or "name" not in entry:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise InputError(
                 f"LOSS.TERMS[{number}] must be a mapping with a name, like {{name: softmax}}, got {entry!r}"
             )
         options = dict(entry)
-        name, weight, memory = options.pop("name"), float(options.pop("weight", 1.0)), int(options.pop("memory", 0))
+        name, weight, memory = options.pop("name"), options.pop("weight", 1.0), options.pop("memory", 0)
+        if type(weight) not in (int, float) or type(memory) is not int:
+            raise InputError(f"LOSS.TERMS[{number}]: weight must be a number and memory a whole one, got {entry!r}")
         options.pop("feature", None)
         loss = _build_term(name, options, classes, model)
         if memory:
@@ -148,6 +153,7 @@ def build_test_settings(config: CfgNode, device: torch.device) -> TestSettings:
     return TestSettings(
         height=config.DATA.HEIGHT,
         width=config.DATA.WIDTH,
+        enlarge=config.AUGMENT.ENLARGE,
         device=device,
         batch_size=config.TEST.BATCH_SIZE,
         workers=config.DATA.WORKERS,

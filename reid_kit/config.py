@@ -6,6 +6,7 @@ to it, that it inherits from; later ones win. `KEY VALUE` pairs from the command
 
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 import yaml
@@ -59,7 +60,7 @@ DEFAULTS.LOSS.TERMS = [{"name": "soft_ranking_threshold", "thresholds": "hard", 
 DEFAULTS.OPTIMIZER = CfgNode()
 DEFAULTS.OPTIMIZER.NAME = "adam"  # adam | adamw | sgd
 DEFAULTS.OPTIMIZER.LR = 3e-4
-DEFAULTS.OPTIMIZER.WEIGHT_DECAY = 5e-4
+DEFAULTS.OPTIMIZER.WEIGHT_DECAY = 5e-4  # of every parameter, norms, biases and the losses' own too; decoupled in adamw
 DEFAULTS.OPTIMIZER.MOMENTUM = 0.9  # sgd only
 DEFAULTS.OPTIMIZER.HEAD_LR_FACTOR = 1.0  # on LR, for the layers after the backbone
 DEFAULTS.OPTIMIZER.LOSS_LR_FACTOR = 1.0  # on LR, for what the losses own: class weights, proxies, boundaries
@@ -104,21 +105,38 @@ CHOICES = {
     "TEST.FEATURE": ("inference", "metric"),
     "TEST.AVERAGE_PRECISION": ("step", "trapezoid"),
 }
-AT_LEAST = {
-    "DATA.HEIGHT": 1,
-    "DATA.WIDTH": 1,
-    "DATA.WORKERS": 0,
-    "SAMPLER.P": 1,
-    "SAMPLER.K": 1,
-    "SAMPLER.BATCHES_PER_EPOCH": 0,
-    "SAMPLER.HARD_IDENTITY_POOL": 0,
-    "MODEL.EMBEDDING_SIZE": 0,
-    "OPTIMIZER.LR": 0,
-    "TRAIN.EPOCHS": 0,
-    "TRAIN.EVAL_EVERY": 1,
-    "TRAIN.CHECKPOINT_EVERY": 0,
-    "TEST.BATCH_SIZE": 1,
+RANGES = {  # least and largest value
+    "DATA.HEIGHT": (1, inf),
+    "DATA.WIDTH": (1, inf),
+    "DATA.WORKERS": (0, inf),
+    "AUGMENT.FLIP": (0, 1),
+    "AUGMENT.PAD": (0, inf),
+    "AUGMENT.ENLARGE": (1, inf),
+    "AUGMENT.ERASING": (0, 1),
+    "AUGMENT.COLOR_JITTER": (0, 1),
+    "SAMPLER.P": (1, inf),
+    "SAMPLER.K": (1, inf),
+    "SAMPLER.BATCHES_PER_EPOCH": (0, inf),
+    "SAMPLER.HARD_IDENTITY_POOL": (0, inf),
+    "MODEL.EMBEDDING_SIZE": (0, inf),
+    "OPTIMIZER.LR": (0, inf),
+    "OPTIMIZER.WEIGHT_DECAY": (0, inf),
+    "OPTIMIZER.MOMENTUM": (0, 1),
+    "OPTIMIZER.HEAD_LR_FACTOR": (0, inf),
+    "OPTIMIZER.LOSS_LR_FACTOR": (0, inf),
+    "OPTIMIZER.CLIP_NORM": (0, inf),
+    "SCHEDULE.WARMUP_EPOCHS": (0, inf),
+    "SCHEDULE.GAMMA": (0, 1),
+    "SCHEDULE.DECAY_START": (0, inf),
+    "SCHEDULE.END_FACTOR": (0, 1),
+    "TRAIN.EPOCHS": (1, inf),
+    "TRAIN.SEED": (0, inf),
+    "TRAIN.EMA": (0, 1),
+    "TRAIN.EVAL_EVERY": (1, inf),
+    "TRAIN.CHECKPOINT_EVERY": (0, inf),
+    "TEST.BATCH_SIZE": (1, inf),
 }
+NUMBERS = {"MODEL.MEAN": (0, 3), "MODEL.STD": (0, 3), "SCHEDULE.STEPS": None}  # lists of numbers, and their lengths
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
@@ -159,11 +177,20 @@ def _with_bases(path: Path, below: tuple[Path, ...]) -> list[tuple[str, dict]]:
         raise InputError(f"no config file {path}{asked}; the ones that come with the toolkit are in configs/")
     if path.resolve() in below:
         raise InputError(f"{path}: its _BASE_ leads back to itself")
-    tree = _parse_file(path.read_text(), str(path))
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is no YAML text ({error}); a checkpoint goes to tools/test.py --checkpoint"
+        ) from error
+    tree = _parse_file(text, str(path))
     bases = tree.pop("_BASE_", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise InputError(f"{path}: _BASE_ must be a file name or a list of them, got {bases!r}")
     below = (*below, path.resolve())
     found = []
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         found += _with_bases(path.parent / base, below)
     return [*found, (str(path), tree)]
 
@@ -213,6 +240,13 @@ def _checked(name: str, value, default, source: str):
         raise InputError(f"{source}: {name} must be {expected}, got {value!r}; the default is {default!r}")
     if name in CHOICES and value not in CHOICES[name]:
         raise unknown_name(f"value of {name} in {source}:", value, map(str, CHOICES[name]))
-    if name in AT_LEAST and value < AT_LEAST[name]:
-        raise InputError(f"{source}: {name} must be at least {AT_LEAST[name]}, got {value}")
+    least, largest = RANGES.get(name, (value, value))
+    if name in RANGES and not least <= value <= largest:
+        above = "" if largest == inf else f" and at most {largest}"
+        raise InputError(f"{source}: {name} must be at least {least}{above}, got {value}")
+    if name in NUMBERS:
+        lengths = NUMBERS[name] or (len(value),)
+        if len(value) not in lengths or not all(type(number) in (int, float) for number in value):
+            count = f"{lengths[-1]} " if NUMBERS[name] else ""
+            raise InputError(f"{source}: {name} must be a list of {count}numbers, got {value!r}")
     return value

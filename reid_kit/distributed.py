@@ -50,6 +50,12 @@ def mean_over_processes(total: Tensor, count: Tensor | int) -> Tensor:
     return sum_over_processes(share) + world_size() * (share - share.detach())
 
 
+def wait_for_all() -> None:
+    """Returns once every rank has called it, so that files which one rank wrote are there for the others."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 def row_counts(rows: int, device: torch.device) -> list[int]:
     """How many rows every rank holds, in the order of ranks."""
     if world_size() == 1:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from reid_kit.config import AT_LEAST, CHOICES, DEFAULTS, config_from_text, load_config
+from reid_kit.config import CHOICES, DEFAULTS, RANGES, config_from_text, load_config
 from reid_kit.errors import InputError
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
@@ -72,6 +72,16 @@ def test_a_dump_gives_the_same_config(tmp_path):
         ("- MODEL", ["a.yaml", "keys and values"]),
         ("MODEL: {", ["a.yaml", "not valid YAML"]),
         ("_BASE_: b.yaml", ["b.yaml", "a.yaml"]),
+        ("_BASE_: 3", ["a.yaml", "_BASE_ must be a file name", "3"]),
+        ("_BASE_:", ["a.yaml", "_BASE_ must be a file name", "None"]),
+        ("TRAIN: {EPOCHS: 0}", ["TRAIN.EPOCHS", "at least 1"]),
+        ("TRAIN: {SEED: -1}", ["TRAIN.SEED", "at least 0"]),
+        ("TRAIN: {EMA: 1.5}", ["TRAIN.EMA", "at most 1", "1.5"]),
+        ("AUGMENT: {ERASING: 2}", ["AUGMENT.ERASING", "at most 1"]),
+        ("OPTIMIZER: {LR: .nan}", ["OPTIMIZER.LR", "nan"]),
+        ("OPTIMIZER: {WEIGHT_DECAY: -1}", ["OPTIMIZER.WEIGHT_DECAY", "at least 0"]),
+        ("SCHEDULE: {STEPS: [a]}", ["SCHEDULE.STEPS", "list of numbers", "'a'"]),
+        ("MODEL: {MEAN: [0.1, 0.2]}", ["MODEL.MEAN", "list of 3 numbers"]),
         ("_BASE_: a.yaml", ["a.yaml", "back to itself"]),
     ],
 )
@@ -89,14 +99,21 @@ def test_bad_overrides():
         load_config(None, ["TRAIN.EPOHCS", "3"])
 
 
+def test_a_checkpoint_in_place_of_a_config(tmp_path):
+    (tmp_path / "best.pt").write_bytes(b"PK\x03\x04\xff\xfe")
+    with pytest.raises(InputError, match="best.pt is no YAML text.*--checkpoint"):
+        load_config(tmp_path / "best.pt")
+
+
 def test_missing_file():
     with pytest.raises(InputError, match="no config file nowhere.yaml"):
         load_config("nowhere.yaml")
 
 
-@pytest.mark.parametrize("name", [*CHOICES, *AT_LEAST])
+@pytest.mark.parametrize("name", [*CHOICES, *RANGES])
 def test_checked_keys_exist_and_their_defaults_pass(name):
     section, key = name.split(".")
     value = DEFAULTS[section][key]
     assert value in CHOICES.get(name, [value])
-    assert value >= AT_LEAST.get(name, value)
+    least, largest = RANGES.get(name, (value, value))
+    assert least <= value <= largest

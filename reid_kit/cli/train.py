@@ -12,10 +12,20 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from reid_kit.build import build_dataset, build_device, build_model, build_test_settings, build_trainer
+from reid_kit.build import (
+    build_dataset,
+    build_device,
+    build_loader,
+    build_model,
+    build_objective,
+    build_test_settings,
+    build_trainer,
+    label_map,
+)
 from reid_kit.cli.tables import dataset_table
 from reid_kit.config import config_from_text, load_config
-from reid_kit.distributed import rank, start_processes
+from reid_kit.data.records import RetrievalDataset
+from reid_kit.distributed import rank, start_processes, wait_for_all
 from reid_kit.errors import InputError
 from reid_kit.files import write_atomically
 from reid_kit.model.checkpoint import load_checkpoint, load_model
@@ -44,10 +54,16 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def dry_run(config: CfgNode) -> None:
-    """Prints what a run would be made of."""
-    print(dataset_table(build_dataset(config)))
-    count = sum(parameter.numel() for parameter in build_model(config).parameters())
-    print(f"\n{config.dump()}\n{config.MODEL.BACKBONE}: {count / 1e6:.2f} million parameters")
+    """Prints what a run would be made of; downloads no weights, and prints all that is known without the dataset."""
+    model = build_model(config, weights="none")
+    count = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{config.dump()}\n{config.MODEL.BACKBONE}: {count / 1e6:.2f} million parameters\n", flush=True)
+    dataset = build_dataset(config)
+    print(dataset_table(dataset))
+    labels = label_map(dataset.train)
+    build_objective(config, len(labels), model)
+    _, sampler = build_loader(config, dataset.train, labels)
+    print(f"\n{config.TRAIN.EPOCHS} epochs of {len(sampler)} batches: {config.TRAIN.EPOCHS * len(sampler)} iterations")
 
 
 def train(config: CfgNode, resume: bool) -> None:
@@ -60,16 +76,23 @@ def train(config: CfgNode, resume: bool) -> None:
         if resume:
             check_same(config, folder)
         run = RunFolder(folder, config.dump(), resume)
+        if config.SCHEDULE.NAME == "exponential" and config.SCHEDULE.DECAY_START >= config.TRAIN.EPOCHS:
+            print(
+                f"note: the learning rate stays constant, as SCHEDULE.DECAY_START, epoch "
+                f"{config.SCHEDULE.DECAY_START:g}, is not before TRAIN.EPOCHS {config.TRAIN.EPOCHS}"
+            )
     trainer = build_trainer(config, dataset, device, run)
     if resume:
-        trainer.load_state_dict(load_checkpoint(folder / "last.pt")["training"])
-        print(f"resumed at epoch {trainer.epoch + 1}, iteration {trainer.iteration}")
+        trainer.load_state_dict(resumable(folder / "last.pt", dataset))
+        if run:
+            print(f"resumed at epoch {trainer.epoch + 1}, iteration {trainer.iteration}", flush=True)
     try:
         trainer.fit()
     except KeyboardInterrupt:
         if run:
-            print(f"stopped at iteration {trainer.iteration}; the same command with --resume goes on from there")
+            print(f"stopped at iteration {trainer.iteration}; the same command with --resume goes on from {run.last}")
         raise
+    wait_for_all()  # the first process writes best.pt
     best = folder / "best.pt"
     tested = test_retrieval(load_model(best, device), dataset, build_test_settings(config, device))
     if run:
@@ -79,6 +102,22 @@ def train(config: CfgNode, resume: bool) -> None:
         run.close()
         print(f"\ntrained in {trainer.seconds:.0f} s; the best weights, {best}:\n\n{table}\n")
         print(f"ranked lists: {folder / 'ranked_list.png'}\ncurves:       {folder / 'curves.png'}")
+    wait_for_all()  # who compares runs reads results.json next
+
+
+def resumable(path: Path, dataset: RetrievalDataset) -> dict:
+    """The training state of a checkpoint of a run on `dataset`."""
+    content = load_checkpoint(path)
+    if content["training"] is None:
+        raise InputError(
+            f"{path} holds weights without a training state, as best.pt does; only a run's own last.pt resumes"
+        )
+    if content["labels"] != label_map(dataset.train):
+        raise InputError(
+            f"{path} was trained on {len(content['labels'])} identities, {dataset.name} now has others in its training "
+            f"set; point DATA.ROOT to the images that the run began with"
+        )
+    return content["training"]
 
 
 def check_same(config: CfgNode, folder: Path) -> None:

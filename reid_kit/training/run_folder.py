@@ -16,7 +16,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, config: str, resume: bool = False):
-        """Opens the folder.
+        """Checks the folder; `open` makes it, so that a run which cannot be built leaves nothing behind.
 
         Args:
             config: the resolved config, as YAML text.
@@ -26,17 +26,27 @@ class RunFolder:
             InputError: the folder holds a run and `resume` is not asked; or it is asked and there is none.
         """
         self.path = Path(path)
-        holds_run = (self.path / "config.yaml").exists()
-        if holds_run and not resume:
+        self._config = config
+        if self.last.exists() and not resume:
             raise InputError(
                 f"{self.path} already holds a run, which is never written over. Go on with it: add --resume. "
                 f"Start another: add TRAIN.OUTPUT and a new folder"
             )
         if resume and not self.last.exists():
             raise InputError(f"nothing to resume: {self.last} does not exist. Start the run without --resume")
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "config.yaml", config)
         self._events: SummaryWriter | None = None
+
+    def open(self) -> None:
+        """Makes the folder and writes the config.
+
+        Raises:
+            InputError: the folder cannot be made or written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make the run folder {self.path}: {error.strerror}. Set TRAIN.OUTPUT") from error
+        write_atomically(self.path / "config.yaml", self._config)
 
     @property
     def last(self) -> Path:
@@ -48,22 +58,31 @@ class RunFolder:
 
     def log(self, line: str) -> None:
         """Appends a line to log.txt."""
-        with open(self.path / "log.txt", "a") as file:
-            file.write(line + "\n")
+        self._append("log.txt", line)
 
     def record(self, kind: str, iteration: int, values: dict[str, float]) -> None:
         """Appends a line to metrics.jsonl and a point to each TensorBoard curve; `kind` is "train" or "test"."""
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"kind": kind, "iteration": iteration, **values}) + "\n")
+        self._append("metrics.jsonl", json.dumps({"kind": kind, "iteration": iteration, **values}))
         if self._events is None:
             self._events = SummaryWriter(str(self.path), purge_step=iteration)
         for name, value in values.items():
             self._events.add_scalar(f"{kind}/{name}", value, iteration)
 
+    def _append(self, name: str, line: str) -> None:
+        try:
+            with open(self.path / name, "a") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise InputError(
+                f"cannot write {self.path / name}: {error.strerror}. The checkpoints are intact; free some space, then "
+                f"run the same command with --resume"
+            ) from error
+
     def records(self) -> list[dict]:
-        """The lines of metrics.jsonl."""
+        """The lines of metrics.jsonl, less a last one that a full disk or a killed process cut short."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def forget_after(self, iteration: int) -> None:
         """Drops what metrics.jsonl says of iterations after the one that a run is resumed at."""

@@ -1,6 +1,7 @@
 """The training loop: one pass of the sampler an epoch, everything random a function of (seed, iteration)."""
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -102,7 +103,14 @@ class Trainer:
         return self.ema.module if self.ema else self.model
 
     def fit(self) -> None:
-        """Trains to the last epoch, or to Ctrl-C, which leaves a checkpoint of the iteration it came at."""
+        """Trains to the last epoch, or to Ctrl-C, which leaves a checkpoint of the iteration it came at.
+
+        A new run begins with a checkpoint, so that it can be resumed whenever it ends, and a full disk shows at once.
+        """
+        if self.run:
+            self.run.open()
+            if not self.run.last.exists():
+                self.checkpoint()
         with stop_on_signal() as stop:
             while self.epoch < self.recipe.epochs:
                 self.train_epoch(stop)
@@ -251,9 +259,12 @@ def stop_on_signal():
 
     def ask(number, frame):
         stop.asked = True
+        if os.getpid() == process:  # the workers that read images inherit the handler; print may not nest in one
+            os.write(2, b"\nstopping after this batch; once more ends it at once\n")
         for name, handler in before.items():
             signal.signal(name, handler)
 
+    process = os.getpid()
     before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop

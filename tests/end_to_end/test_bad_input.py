@@ -1,6 +1,9 @@
 """What a user can get wrong, each with one clear error and nothing lost."""
 
+import io
+
 import pytest
+import torch
 
 from reid_kit.cli.main import run
 from tests.end_to_end.commands import REPOSITORY, tiny
@@ -17,7 +20,7 @@ def fails(demo_root, tmp_path, capsys):
         assert run("train", ["--config", CONFIG, *tiny(demo_root, output, **changes)]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ") and "Traceback" not in error
-        assert not (output / "last.pt").exists()
+        assert "image" in error or not output.exists()  # what is wrong before the first batch leaves nothing behind
         return error
 
     return train
@@ -39,6 +42,9 @@ def fails(demo_root, tmp_path, capsys):
         ({"LOSS__TERMS": "[triplet]"}, ["LOSS.TERMS[0]", "{name: softmax}"]),
         ({"LOSS__TERMS": "[{name: triplet, feature: neck}]"}, ["feature of LOSS.TERMS[0]", "inference, metric"]),
         ({"LOSS__TERMS": "[{name: histogram, memory: 9}]"}, ["histogram", "takes no memory"]),
+        ({"LOSS__TERMS": "[]"}, ["LOSS.TERMS is empty"]),
+        ({"LOSS__TERMS": "[{name: [softmax]}]"}, ["LOSS.TERMS[0]", "{name: softmax}"]),
+        ({"LOSS__TERMS": "[{name: softmax, weight: big}]"}, ["LOSS.TERMS[0]", "weight must be a number", "'big'"]),
         ({"TRAIN__DEVICE": "cuda:9"}, ["TRAIN.DEVICE 'cuda:9'", "cpu always can"]),
         ({"TRAIN__EPOCHS": "some"}, ["TRAIN.EPOCHS must be int"]),
     ],
@@ -69,11 +75,47 @@ def test_a_broken_image_stops_or_is_skipped(fails, demo_root, tmp_path, capsys):
         image.write_bytes(whole)
 
 
+def test_a_dry_run_shows_config_and_size_without_the_data(tmp_path, capsys):
+    assert run("train", ["--config", CONFIG, "--dry-run", *tiny(tmp_path / "none", tmp_path / "run")]) == 2
+    printed = capsys.readouterr()
+    assert "BACKBONE: test_resnet" in printed.out and "million parameters" in printed.out
+    assert "no demo in" in printed.err
+
+
+def test_a_dry_run_checks_batches_and_loss(demo_root, tmp_path, capsys):
+    for change, words in (({"SAMPLER__P": "100"}, "SAMPLER.P is 100"), ({"LOSS__TERMS": "[{name: x}]"}, "loss 'x'")):
+        assert run("train", ["--config", CONFIG, "--dry-run", *tiny(demo_root, tmp_path / "run", **change)]) == 2
+        assert words in capsys.readouterr().err
+
+
 def test_a_test_of_nothing(tmp_path, capsys):
     assert run("test", []) == 2
     assert "nothing to test" in capsys.readouterr().err
     assert run("test", ["--checkpoint", str(tmp_path / "best.pt")]) == 2
     assert "no checkpoint" in capsys.readouterr().err
+
+
+def test_a_resume_from_other_files(demo_root, tmp_path, capsys):
+    folder = tmp_path / "run"
+    arguments = ["--config", CONFIG, *tiny(demo_root, folder, TRAIN__EPOCHS="1")]
+    assert run("train", arguments) == 0
+    last = (folder / "last.pt").read_bytes()
+    best = (folder / "best.pt").read_bytes()
+    relabelled = torch.load(io.BytesIO(last), weights_only=True)
+    relabelled["labels"] = {1: 0}
+    other = io.BytesIO()
+    torch.save(relabelled, other)
+    for content, words in (
+        (last[: len(last) // 2], "truncated"),
+        (b"hello", "another kind of file"),
+        (best, "without a training state"),
+        (other.getvalue(), "trained on 1 identities"),
+    ):
+        (folder / "last.pt").write_bytes(content)
+        capsys.readouterr()
+        assert run("train", [*arguments, "--resume"]) == 2
+        assert words in capsys.readouterr().err
+        assert (folder / "last.pt").read_bytes() == content and (folder / "best.pt").read_bytes() == best
 
 
 def test_a_resume_of_nothing(demo_root, tmp_path, capsys):

@@ -174,8 +174,56 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path):
     assert trainer.iteration == 1
 
 
+def test_the_first_signal_is_answered_at_once(tmp_path, capfd):
+    with pytest.raises(KeyboardInterrupt):
+        toy_trainer(tmp_path, loss=Interrupt(2)).fit()
+    assert capfd.readouterr().err.count("stopping after this batch") == 1
+
+
+def test_a_run_that_cannot_be_built_leaves_no_folder(tmp_path):
+    toy_trainer(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_fails_in_its_first_batch_can_be_resumed(tmp_path):
+    whole = toy_trainer(tmp_path / "whole")
+    whole.fit()
+    with pytest.raises(ZeroDivisionError):
+        toy_trainer(tmp_path / "broken", loss=Fail()).fit()
+    resumed = toy_trainer(tmp_path / "broken", resume=True)
+    resumed.load_state_dict(torch.load(tmp_path / "broken/last.pt", weights_only=True)["training"])
+    resumed.fit()
+    assert same(weights(resumed), weights(whole))
+
+
+class Fail(ToyLoss):
+    def compute(self, batch):
+        raise ZeroDivisionError
+
+
+def test_a_line_that_a_full_disk_cut_short_is_left_out(tmp_path):
+    trainer = toy_trainer(tmp_path)
+    trainer.fit()
+    lines = trainer.run.records()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "tra')
+    assert len(lines) == 3 and trainer.run.records() == lines
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot make the run folder .*file/run: Not a directory.*TRAIN.OUTPUT"):
+        toy_trainer(tmp_path / "file/run").fit()
+
+
+def test_a_full_disk_under_the_log_is_one_error(tmp_path):
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    with pytest.raises(InputError, match="log.txt: No space left on device.*--resume"):
+        toy_trainer(tmp_path).fit()
+
+
 def test_a_run_is_never_written_over(tmp_path):
-    toy_trainer(tmp_path)
+    toy_trainer(tmp_path).fit()
     with pytest.raises(InputError, match="already holds a run.*--resume.*TRAIN.OUTPUT"):
         toy_trainer(tmp_path)
     with pytest.raises(InputError, match="nothing to resume"):
