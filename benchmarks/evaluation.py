@@ -7,14 +7,12 @@ most that the process (or the GPU) held during a first call beside what it held 
 """
 
 import argparse
-import gc
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
+from memory import peak_memory
 
 from reid_kit import evaluate_retrieval
 
@@ -40,28 +38,6 @@ def sort_based(query, gallery, query_ids, gallery_ids, query_cameras, gallery_ca
             found = matches.cumsum()
             precisions.append((found / np.arange(1, len(found) + 1))[matches].mean())
     return float(np.mean(precisions))
-
-
-def peak_memory(run: Callable[[], object], device: str) -> float:
-    """MB that a call holds at most, beside what was held before; NaN where the system does not tell."""
-    if device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not reset.exists():
-        run()
-        return float("nan")
-    gc.collect()
-    reset.write_text("5")  # the peak starts anew
-    before = kilobytes(status, "VmRSS")
-    run()
-    return (kilobytes(status, "VmHWM") - before) / 1024
-
-
-def kilobytes(status: Path, key: str) -> int:
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(key))
 
 
 def main() -> None:

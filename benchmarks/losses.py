@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from memory import peak_memory
 from pytorch_metric_learning import distances, losses, miners, reducers
 from torch import Tensor
 
@@ -70,23 +71,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak(loss: torch.nn.Module, embeddings: Tensor, labels: Tensor) -> float:
-    """MB that one forward and backward holds at most, by the allocator's own events."""
-    if embeddings.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        loss(embeddings, labels).backward()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        loss(embeddings, labels).backward()
-    held = most = 0
-    for event in profile.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most / 2**20
-
-
 def too_slow(*_) -> None:
     raise TimeoutError
 
@@ -131,7 +115,8 @@ def measure(name: str, size: int, obstacles: list[str], arguments: argparse.Name
     cells = []
     for i in range(2):
         if i in medians:
-            cells += [f"{1000 * medians[i]:.2f}", f"{peak(pair[i], embeddings, labels):.0f}"]
+            held = peak_memory(lambda i=i: one_call(pair[i], embeddings, labels), arguments.device)
+            cells += [f"{1000 * medians[i]:.2f}", f"{held:.0f}"]
         else:
             cells += [obstacles[i] or "-"] * 2
     return [*cells, f"{medians[0] / medians[1]:.2f}" if len(medians) == 2 else "-"]

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--multi-query", choices=sorted(POOLINGS), default="", help="pool a person's queries of a camera"
     )
-    parser.add_argument("--features", action="append", default=[], metavar="FILE", help=".npz or .mat of any toolkit")
+    parser.add_argument("--features", action="append", default=[], metavar="FILE", help=".npz, .safetensors or .mat")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config.py and new values")
 
 

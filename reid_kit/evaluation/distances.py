@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,12 +22,17 @@ class Distances(Protocol):
     name: str
     queries: int
     gallery: int
+    device: torch.device
 
     @property
     def largest(self) -> float: ...
 
     def order(self, first: int, last: int, share: slice) -> Tensor:
         """(last - first, share) float32 values that ascend with the distance; the caller may write to them."""
+        ...
+
+    def order_of_pairs(self, first: int, last: int, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+        """(n,) what `order` holds for pairs of queries, counted from `first`, and gallery entries."""
         ...
 
     def of_order(self, order: Tensor, query: Tensor) -> Tensor:
@@ -47,7 +53,7 @@ class FeatureDistances:
                 f"query features are {query.width} wide, gallery features {gallery.width}: one model for both"
             )
         self.query, self.gallery_rows = query, gallery
-        self.queries, self.gallery = len(query), len(gallery)
+        self.queries, self.gallery, self.device = len(query), len(gallery), query.device
         self.name = f"{'cosine' if gallery.cosine else 'euclidean'} distance"
 
     @property
@@ -57,18 +63,32 @@ class FeatureDistances:
         return float(sum(side.squared_norms.max().sqrt() for side in (self.query, self.gallery_rows)))
 
     def order(self, first: int, last: int, share: slice) -> Tensor:
-        rows = whole_tiles(self.query.block(first, last))
+        rows = whole_tiles(self.query.block(slice(first, last)))
         found = rows.new_empty(len(rows), -(-(share.stop - share.start) // TILE) * TILE)
         tail = share.stop - (share.stop - share.start) % TILE  # apart, so that no more than it has to be filled up
         for start, stop in (*blocks(slice(share.start, tail), GALLERY_BLOCK), *blocks(slice(tail, share.stop), TILE)):
-            block = whole_tiles(self.gallery_rows.block(start, stop))
-            norms = whole_tiles(self.gallery_rows.squared_norms[start:stop, None])[:, 0]
-            out = found[:, start - share.start :][:, : len(block)]
-            if self.gallery_rows.cosine:
-                torch.matmul(rows, block.T, out=out).mul_(-norms.rsqrt())
-            else:
-                torch.addmm(norms, rows, block.T, alpha=-2, out=out)
+            self.compare(rows, slice(start, stop), found[:, start - share.start :])
         return found[: last - first, : share.stop - share.start]
+
+    def compare(self, rows: Tensor, part: slice | np.ndarray, found: Tensor) -> None:
+        """Writes the order values of `rows` and a part of the gallery, which begins at the first column of `found`."""
+        block = whole_tiles(self.gallery_rows.block(part))
+        norms = whole_tiles(self.gallery_rows.squared_norms[part, None])[:, 0]
+        out = found[:, : len(block)]
+        if self.gallery_rows.cosine:
+            torch.matmul(rows, block.T, out=out).mul_(-norms.rsqrt())
+        else:
+            torch.addmm(norms, rows, block.T, alpha=-2, out=out)
+
+    def order_of_pairs(self, first: int, last: int, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+        rows, values = whole_tiles(self.query.block(slice(first, last))), np.empty(len(query), np.float32)
+        wanted, place = np.unique(gallery, return_inverse=True)
+        for start, stop in blocks(slice(0, len(wanted)), GALLERY_BLOCK):
+            found = rows.new_empty(len(rows), -(-(stop - start) // TILE) * TILE)
+            self.compare(rows, wanted[start:stop], found)
+            here = (place >= start) & (place < stop)
+            values[here] = found.cpu().numpy()[query[here], place[here] - start]
+        return values
 
     def of_order(self, order: Tensor, query: Tensor) -> Tensor:
         norms = self.query.squared_norms[query]
@@ -88,7 +108,7 @@ class GivenDistances:
         wrong = int((~torch.isfinite(self.matrix)).sum())
         if wrong:
             raise NonFiniteError(f"{wrong} distances are NaN or infinite")
-        self.queries, self.gallery = self.matrix.shape
+        self.queries, self.gallery, self.device = *self.matrix.shape, self.matrix.device
 
     @property
     def largest(self) -> float:
@@ -96,6 +116,9 @@ class GivenDistances:
 
     def order(self, first: int, last: int, share: slice) -> Tensor:
         return self.matrix[first:last, share].float().clone()
+
+    def order_of_pairs(self, first: int, last: int, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+        return self.matrix[first + query, gallery].float().cpu().numpy()
 
     def of_order(self, order: Tensor, query: Tensor) -> Tensor:
         return order

@@ -36,9 +36,9 @@ def expand_queries(query_features: Array, gallery_features: Array, neighbours: i
         raise InputError(f"alpha must be at least 0, got {alpha}")
     expanded = []
     with exact_products():
-        rows = F.normalize(gallery.block(0, len(gallery)))
+        rows = F.normalize(gallery.block(slice(None)))
         for start in range(0, len(query), ROWS):
-            block = F.normalize(query.block(start, start + ROWS))
+            block = F.normalize(query.block(slice(start, start + ROWS)))
             similarity, nearest = (block @ rows.T).topk(neighbours)
             weight = similarity.clamp(min=0) ** alpha
             expanded.append(F.normalize(block + (weight[..., None] * rows[nearest]).sum(1)))

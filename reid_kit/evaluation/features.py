@@ -37,12 +37,12 @@ class FeatureRows:
     def width(self) -> int:
         return self.features.shape[1]
 
-    def block(self, start: int, stop: int) -> Tensor:
-        """(stop - start, D) float32 rows on the device."""
-        return torch.as_tensor(self.features[start:stop]).to(self.device, torch.float32)
+    def block(self, part: slice | np.ndarray) -> Tensor:
+        """(n, D) float32 rows on the device."""
+        return torch.as_tensor(self.features[part]).to(self.device, torch.float32)
 
     def _checked_norms(self, start: int, stop: int) -> Tensor:
-        rows = self.block(start, stop)
+        rows = self.block(slice(start, stop))
         norms = rows.square().sum(1)
         if not torch.isfinite(norms).all():
             self._refuse(~torch.isfinite(rows).all(1), start, NonFiniteError, "hold NaN or infinity")

@@ -1,31 +1,25 @@
-"""From the ranks of a query's matches to what is reported. Ranks count from 1 and ascend."""
+"""From the ranks of the queries' matches to what is reported. Ranks count from 1."""
 
 import numpy as np
 
 from reid_kit.errors import unknown_name
 
 
-def step_average_precision(ranks: np.ndarray) -> float:
-    """Mean over the matches of the precision at each: what current papers and toolkits report."""
-    return float((np.arange(1, len(ranks) + 1) / ranks).mean())
+def step_precision(found: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """The precision at each match: what current papers and toolkits average."""
+    return found / ranks
 
 
-def trapezoid_average_precision(ranks: np.ndarray) -> float:
-    """Mean over the matches of the mean precision before and at each: Market-1501's original script."""
-    found = np.arange(1, len(ranks) + 1)
+def trapezoid_precision(found: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """The mean of the precision before and at each match: Market-1501's original script."""
     before = np.where(ranks > 1, (found - 1) / np.maximum(ranks - 1, 1), 1.0)
-    return float(((before + found / ranks) / 2).mean())
+    return (before + found / ranks) / 2
 
 
-AVERAGE_PRECISIONS = {"step": step_average_precision, "trapezoid": trapezoid_average_precision}
+PRECISIONS = {"step": step_precision, "trapezoid": trapezoid_precision}
 
 
-def average_precision_of(kind: str):
-    if kind not in AVERAGE_PRECISIONS:
-        raise unknown_name("average_precision", kind, AVERAGE_PRECISIONS)
-    return AVERAGE_PRECISIONS[kind]
-
-
-def inverse_negative_penalty(ranks: np.ndarray) -> float:
-    """Number of matches over the rank of the last one (Ye et al. 2021, mINP)."""
-    return len(ranks) / int(ranks[-1])
+def precision_of(kind: str):
+    if kind not in PRECISIONS:
+        raise unknown_name("average_precision", kind, PRECISIONS)
+    return PRECISIONS[kind]

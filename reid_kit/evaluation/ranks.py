@@ -1,7 +1,8 @@
 """The ranks of the matches, by counting what stands before each; no Q x G matrix is held.
 
-A block of queries is compared with the whole gallery, a block of it at a time. What shares a query's identity is taken
-out by index; a match's rank is one more than the matches before it and the others that are as near or nearer.
+A block of queries is compared with the whole gallery, or with a piece of it at a time where that is too large. What
+shares a query's identity is taken out by index; a match's rank is one more than the matches before it and the others
+that are as near or nearer.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from reid_kit.evaluation.verification import HistogramCounter
 
 ROWS_MEMORY = 128 * 2**20  # bytes of distances held at once
 MOST_QUERIES = 512  # of a block
+LEAST_QUERIES = 256  # of a block that is compared with the whole gallery at once: fewer make the product slow
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,22 @@ def same_identity_pairs(
     return Pairs(query, gallery, is_match)
 
 
+@dataclass(frozen=True)
+class MatchRanks:
+    """Where the matches of the queries stand.
+
+    query (n,): whose match it is, ascending. found (n,): the how-manieth of that query. rank (n,): counted from 1.
+    """
+
+    query: np.ndarray
+    found: np.ndarray
+    rank: np.ndarray
+
+
 def match_ranks(
     distances: Distances, pairs: Pairs, junk: np.ndarray, histogram: HistogramCounter | None = None
-) -> list[np.ndarray]:
-    """The ranks of each query's matches, counted from 1, ascending. Ties count against the query.
+) -> MatchRanks:
+    """The ranks of each query's matches. Ties count against the query.
 
     Args:
         junk: (n,) gallery positions that no ranking holds.
@@ -70,74 +84,93 @@ def match_ranks(
 
     With several processes each compares the queries with its share of the gallery; the counts add up.
     """
-    ranks: list[np.ndarray] = []
-    size = max(TILE, min(MOST_QUERIES, ROWS_MEMORY // (4 * distances.gallery)) // TILE * TILE)
+    parts = []
     share = process_share(distances.gallery)
-    junk = junk[(junk >= share.start) & (junk < share.stop)] - share.start
+    whole = distances.gallery * LEAST_QUERIES * 4 <= ROWS_MEMORY
+    width = distances.gallery if whole else max(ROWS_MEMORY // (4 * MOST_QUERIES) // TILE, 1) * TILE
+    size = max(min(MOST_QUERIES, ROWS_MEMORY // (4 * width)) // TILE, 1) * TILE
     with exact_products(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for first, last in blocks(slice(0, distances.queries), size):
-            order, part = distances.order(first, last, share), pairs.within(first, last)
-            values = take_out(order, part, junk, share)
+            part = pairs.within(first, last)
+            order = distances.order(first, last, share) if whole else None
+            values = values_of(part, share, order, distances, first, last)
             owner, values = part.query[part.is_match], values[part.is_match]
-            if histogram is not None:
-                histogram.add(distances, first, order, owner, values)
             values = values[np.lexsort((values, owner))]  # ascending within each query
-            matches = np.split(values, np.searchsorted(owner, np.arange(1, last - first)))
-            ranks += ranks_among(order, matches, threads)
-            del order  # before the next block is made
-    return ranks
+            starts = np.searchsorted(owner, np.arange(last - first + 1))
+            found = 1 + np.arange(len(owner)) - starts[owner]
+            if histogram is not None:
+                histogram.add_positives(distances, first + owner, values)
+            ahead = np.zeros(len(owner), np.int64)
+            for start, stop in [(share.start, share.stop)] if whole else blocks(share, width):
+                order = order if whole else distances.order(first, last, slice(start, stop))
+                take_out(order, part, junk, start, stop)
+                if histogram is not None:
+                    histogram.add_negatives(distances, first, order)
+                if order.device.type == "cpu":
+                    ahead += others_ahead(order.numpy(), starts, values, threads)
+                else:
+                    ahead += others_ahead_on_device(order, owner, found, values)
+                order = None  # before the next is made
+            ahead = sum_over_processes(torch.from_numpy(ahead).to(distances.device)).cpu().numpy()
+            parts.append((first + owner, found, found + ahead))
+    return MatchRanks(*map(np.concatenate, zip(*parts)))
 
 
-def take_out(order: Tensor, pairs: Pairs, junk: np.ndarray, share: slice) -> np.ndarray:
-    """(n,) the values of the pairs in (q, share) `order`, wherever they are; there they and junk become infinite."""
+def values_of(
+    pairs: Pairs, share: slice, order: Tensor | None, distances: Distances, first: int, last: int
+) -> np.ndarray:
+    """(n,) the values of the pairs: from (q, share) `order`, or where it is None from products of their own."""
     mine = (pairs.gallery >= share.start) & (pairs.gallery < share.stop)
     values = np.zeros(len(pairs.query), np.float32)
-    row, column = pairs.query[mine], pairs.gallery[mine] - share.start
-    if order.device.type == "cpu":  # numpy's indexing of a few thousand elements is a tenth of torch's
+    row, column = pairs.query[mine], pairs.gallery[mine]
+    if order is None:
+        values[mine] = distances.order_of_pairs(first, last, row, column)
+    elif order.device.type == "cpu":  # numpy's indexing of a few thousand elements takes a tenth of torch's
+        values[mine] = order.numpy()[row, column - share.start]
+    else:
+        values[mine] = order[torch.from_numpy(row), torch.from_numpy(column - share.start)].cpu().numpy()
+    return sum_over_processes(torch.from_numpy(values).to(distances.device)).cpu().numpy()
+
+
+def take_out(order: Tensor, pairs: Pairs, junk: np.ndarray, start: int, stop: int) -> None:
+    """Makes the pairs and junk infinite in (q, stop - start) `order` of that part of the gallery."""
+    here = (pairs.gallery >= start) & (pairs.gallery < stop)
+    row, column = pairs.query[here], pairs.gallery[here] - start
+    junk = junk[(junk >= start) & (junk < stop)] - start
+    if order.device.type == "cpu":
         table = order.numpy()
-        values[mine] = table[row, column]
         table[row, column] = np.inf
         table[:, junk] = np.inf
     else:
         row, column, junk = (torch.from_numpy(positions).to(order.device) for positions in (row, column, junk))
-        values[mine] = order[row, column].cpu().numpy()
         order[row, column] = torch.inf
         order.index_fill_(1, junk, torch.inf)
-    return sum_over_processes(torch.from_numpy(values).to(order.device)).cpu().numpy()
 
 
-def ranks_among(order: Tensor, matches: list[np.ndarray], threads: ThreadPoolExecutor) -> list[np.ndarray]:
-    """The ranks of each row's ascending `matches` among themselves and the others, which are in (q, share) `order`."""
-    if order.device.type == "cpu":
-        ahead = others_ahead(order.numpy(), matches, threads)
-    else:
-        ahead = others_ahead_on_device(order, matches)
-    flat = sum_over_processes(torch.from_numpy(np.concatenate(ahead)).to(order.device)).cpu().numpy()
-    ahead = np.split(flat, np.cumsum([len(values) for values in matches])[:-1])
-    return [others + np.arange(1, len(others) + 1) for others in ahead]
-
-
-def others_ahead(order: np.ndarray, matches: list[np.ndarray], threads: ThreadPoolExecutor) -> list[np.ndarray]:
-    """How many of each row of (q, G) `order` are at most each of the row's ascending `matches`.
+def others_ahead(order: np.ndarray, starts: np.ndarray, values: np.ndarray, threads: ThreadPoolExecutor) -> np.ndarray:
+    """(n,) how many of the row of (q, G) `order` are at most each of `values`; those of row i begin at starts[i].
 
     Sorts the rows in place: numpy's vectorised sort of values takes a tenth of a search of each value among the
     matches, and less than two comparisons with each match.
     """
     list(threads.map(lambda rows: rows.sort(axis=1), np.array_split(order, torch.get_num_threads())))
-    return [np.searchsorted(row, values, side="right") for row, values in zip(order, matches)]
+    ends = zip(order, starts, starts[1:])
+    return np.concatenate([row.searchsorted(values[start:end], side="right") for row, start, end in ends])
 
 
-def others_ahead_on_device(order: Tensor, matches: list[np.ndarray]) -> list[np.ndarray]:
-    """`others_ahead` by a search in the row's matches and a count of what fell where."""
-    most = max(len(values) for values in matches)
-    padded = np.full((len(matches), most), np.inf, np.float32)
-    for line, values in zip(padded, matches):
-        line[: len(values)] = values
+def others_ahead_on_device(order: Tensor, owner: np.ndarray, found: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """`others_ahead` by a search in the row's matches and a count of what fell where.
+
+    Args:
+        owner, found: (n,) the row of each of the ascending `values`, and the how-manieth of it, from 1.
+    """
+    most = int(found.max(initial=0))
+    padded = np.full((len(order), most), np.inf, np.float32)
+    padded[owner, found - 1] = values
     boundaries = torch.from_numpy(padded).to(order.device)
-    offsets = torch.arange(len(matches), device=order.device, dtype=torch.int32)[:, None] * (most + 1)
-    counts = torch.zeros(len(matches) * (most + 1), dtype=torch.int64, device=order.device)
+    offsets = torch.arange(len(order), device=order.device, dtype=torch.int32)[:, None] * (most + 1)
+    counts = torch.zeros(len(order) * (most + 1), dtype=torch.int64, device=order.device)
     for start, stop in blocks(slice(0, order.shape[1]), GALLERY_BLOCK):
         places = torch.searchsorted(boundaries, order[:, start:stop].contiguous(), out_int32=True) + offsets
         counts += torch.bincount(places.flatten(), minlength=len(counts))
-    ahead = counts.view(len(matches), most + 1).cumsum(1).cpu().numpy()
-    return [line[: len(values)] for line, values in zip(ahead, matches)]
+    return counts.view(len(order), most + 1).cumsum(1).cpu().numpy()[owner, found - 1]

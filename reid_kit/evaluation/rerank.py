@@ -38,7 +38,7 @@ def k_reciprocal_distance(
     if not 0 <= lambda_value <= 1:
         raise InputError(f"lambda_value must lie in [0, 1], got {lambda_value}")
     with exact_products():
-        rows = torch.cat([side.block(0, len(side)) for side in sides])
+        rows = torch.cat([side.block(slice(None)) for side in sides])
         queries = len(sides[0])
         neighbours, farthest, distances = nearest(rows, k1 + 1, queries)
         V = encode(rows, neighbours, farthest, k1)

@@ -9,7 +9,7 @@ import torch
 from reid_kit.errors import InputError, unknown_name
 from reid_kit.evaluation.distances import Distances, FeatureDistances, GivenDistances
 from reid_kit.evaluation.features import Array, FeatureRows, integer_labels
-from reid_kit.evaluation.metrics import average_precision_of, inverse_negative_penalty
+from reid_kit.evaluation.metrics import precision_of
 from reid_kit.evaluation.ranks import match_ranks, same_identity_pairs
 from reid_kit.evaluation.verification import DistanceHistogram, HistogramCounter
 
@@ -152,26 +152,29 @@ def measure(
     """Counts the ranks of the matches and sums them up."""
     if no_match not in ("skip", "zero"):
         raise unknown_name("no_match", no_match, ("skip", "zero"))
-    precision_of = average_precision_of(average_precision)
+    precision = precision_of(average_precision)
     counter = HistogramCounter(distances.largest) if histogram else None
-    found = match_ranks(distances, sides.pairs, sides.junk, counter)
-    counted = np.array([len(r) > 0 for r in found])
-    skipped = 0 if no_match == "zero" else int((~counted).sum())
-    queries = len(found) - skipped
+    matches = match_ranks(distances, sides.pairs, sides.junk, counter)
+    count = np.bincount(matches.query, minlength=distances.queries)
+    skipped = 0 if no_match == "zero" else int((count == 0).sum())
+    queries = distances.queries - skipped
     if not queries:
         raise InputError(
-            f"none of the {len(found)} queries has a match in the gallery: identities that do not occur there, or "
-            f"cameras parsed wrongly, so that every match is in its query's own camera"
+            f"none of the {distances.queries} queries has a match in the gallery: identities that do not occur there, "
+            f"or cameras parsed wrongly, so that every match is in its query's own camera"
         )
-    precisions = np.array([precision_of(r) if len(r) else 0.0 for r in found])
-    penalties = np.array([inverse_negative_penalty(r) if len(r) else 0.0 for r in found])
-    first = np.array([r[0] if len(r) else 0 for r in found])
+    first, last = (np.zeros(distances.queries, np.int64) for _ in range(2))
+    np.maximum.at(last, matches.query, matches.rank)
+    first[matches.query[matches.found == 1]] = matches.rank[matches.found == 1]
+    precisions = np.bincount(matches.query, precision(matches.found, matches.rank), distances.queries)
+    precisions = precisions / np.maximum(count, 1)
+    penalties = count / np.maximum(last, 1)  # mINP: matches over the rank of the last one (Ye et al. 2021)
     gallery = distances.gallery - len(sides.junk)
     return RetrievalResult(
         mAP=float(precisions.sum() / queries),
         mINP=float(penalties.sum() / queries),
         cmc={k: float(((first > 0) & (first <= k)).sum() / queries) for k in ranks},
-        average_precision=precisions if no_match == "zero" else np.where(counted, precisions, np.nan),
+        average_precision=precisions if no_match == "zero" else np.where(count > 0, precisions, np.nan),
         first_match_rank=first,
         queries=queries,
         skipped=skipped,

@@ -56,14 +56,19 @@ class HistogramCounter:
         self.largest = largest * (1 + 1e-5) or 1.0  # rounding puts nothing above it
         self.positives, self.negatives = torch.zeros(2, BINS, dtype=torch.int64)
 
-    def add(self, distances: Distances, first: int, order: Tensor, owner: np.ndarray, values: np.ndarray) -> None:
+    def add_positives(self, distances: Distances, queries: np.ndarray, values: np.ndarray) -> None:
         """
         Args:
-            first: the query of the first row of `order` (q, share), where only negatives are finite.
-            owner, values: (n,) row and order value of each positive, of all processes.
+            queries, values: (n,) query and order value of each match, of all processes.
         """
-        queries = torch.from_numpy(owner + first).to(order.device)
-        self.positives += self.count(distances.of_order(torch.from_numpy(values).to(order.device), queries))
+        queries, values = (torch.from_numpy(array).to(distances.device) for array in (queries, values))
+        self.positives += self.count(distances.of_order(values, queries))
+
+    def add_negatives(self, distances: Distances, first: int, order: Tensor) -> None:
+        """
+        Args:
+            first: the query of the first row of `order` (q, share), where what is no negative is infinite.
+        """
         for start, stop in blocks(slice(0, len(order)), max(COUNTED // max(order.shape[1], 1), 1)):
             queries = torch.arange(first + start, first + stop, device=order.device)[:, None]
             self.negatives += self.count(distances.of_order(order[start:stop], queries))

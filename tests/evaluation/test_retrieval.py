@@ -73,8 +73,10 @@ def large(random):
     return q, g, qi, gi, random.integers(0, 4, 130), random.integers(0, 4, 2000)
 
 
-def test_block_sizes_and_threads_change_nothing(monkeypatch):
-    sides = large(np.random.default_rng(1))
+@pytest.mark.parametrize("distinct", [2000, 40])
+def test_block_sizes_and_threads_change_nothing(distinct, monkeypatch):
+    q, g, *labels = large(np.random.default_rng(1))
+    sides = q, g[np.random.default_rng(2).integers(0, distinct, len(g))], *labels  # with 40, every rank has ties
     expected = evaluate_retrieval(*sides)
     for rows, block, threads in ((4 * 2000 * 70, 64, 1), (4 * 2000 * 200, 704, 2), (1, 2048, 2)):
         monkeypatch.setattr(ranks_module, "ROWS_MEMORY", rows)
