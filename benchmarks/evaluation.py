@@ -44,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=3368)
     parser.add_argument("--gallery", type=int, default=15913)
+    parser.add_argument("--distractors", type=int, default=0, help="gallery entries more, of no query's identity")
     parser.add_argument("--dimension", type=int, default=2048)
     parser.add_argument("--identities", type=int, default=750)
     parser.add_argument("--device", default="cpu")
@@ -54,11 +55,14 @@ def main() -> None:
     query_ids, gallery_ids = (
         random.integers(0, arguments.identities, n) for n in (arguments.queries, arguments.gallery)
     )
-    cameras = [random.integers(0, 6, n) for n in (arguments.queries, arguments.gallery)]
+    gallery_ids = np.concatenate([gallery_ids, np.arange(arguments.distractors) + arguments.identities])
+    cameras = [random.integers(0, 6, len(ids)) for ids in (query_ids, gallery_ids)]
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(arguments.identities, arguments.dimension, generator=generator)
     query, gallery = (
-        (0.3 * centres[ids] + torch.randn(len(ids), arguments.dimension, generator=generator)).to(arguments.device)
+        (0.3 * centres[ids % len(centres)] + torch.randn(len(ids), arguments.dimension, generator=generator)).to(
+            arguments.device
+        )
         for ids in (query_ids, gallery_ids)
     )
     sides = (query, gallery, query_ids, gallery_ids, *cameras)
@@ -77,7 +81,7 @@ def main() -> None:
             if arguments.device != "cpu":
                 torch.cuda.synchronize()
             seconds[name].append(time.perf_counter() - start)
-    print(f"Q {arguments.queries:,}, G {arguments.gallery:,}, D {arguments.dimension:,}, {arguments.device}\n")
+    print(f"Q {arguments.queries:,}, G {len(gallery):,}, D {arguments.dimension:,}, {arguments.device}\n")
     print("| | seconds | times the product | MB |\n|:--|--:|--:|--:|")
     for name, found in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(found, seconds["bare product"]))
