@@ -12,21 +12,21 @@ ranked lists, the worst queries, the CMC curve and the distances as pictures.
 
 import argparse
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from reid_kit.build import build_dataset, build_device, build_test_settings
 from reid_kit.config import config_from_text, load_config
+from reid_kit.data.records import Protocol
 from reid_kit.distributed import rank, start_processes
 from reid_kit.errors import InputError
-from reid_kit.evaluation import RetrievalResult, evaluate_retrieval
+from reid_kit.evaluation import RetrievalResult
 from reid_kit.evaluation.expansion import POOLINGS
 from reid_kit.evaluation.feature_files import read_feature_file
 from reid_kit.evaluation.report import box_table, result_table
 from reid_kit.model.checkpoint import load_checkpoint, load_model
 from reid_kit.training.results import write_results
-from reid_kit.training.testing import test_retrieval
+from reid_kit.training.testing import TestSettings, better_queries, evaluate, test_retrieval
 
 BOX_TABLE_RANKS = {"consumer_to_shop": 20, "demo_consumer_to_shop": 20}  # k of CMC@k; 1 elsewhere
 
@@ -50,9 +50,9 @@ def main(arguments: argparse.Namespace) -> None:
     start_processes()
     variant = {key: getattr(arguments, key) for key in ("rerank", "multi_query", "expand", "alpha")}
     if arguments.features:
-        if any(variant.values()):
-            raise InputError("--rerank, --expand and --multi-query go with --checkpoint or --config, not --features")
-        print(result_table({Path(file).name: of_file(file, arguments.overrides) for file in arguments.features}))
+        config = load_config(None, arguments.overrides)
+        settings = replace(build_test_settings(config, build_device(config)), **variant)
+        print(result_table({Path(file).name: of_file(file, settings) for file in arguments.features}))
         return
     checkpoints = [Path(path) for path in arguments.checkpoint]
     checkpoints += [Path(load_config(path, arguments.overrides).TRAIN.OUTPUT) / "best.pt" for path in arguments.config]
@@ -89,22 +89,13 @@ def row_of(run: str) -> str:
     return found[1] if found else run
 
 
-def of_file(file: str, keys: Sequence[str]) -> RetrievalResult:
-    """The result of features that are there already, by the TEST keys."""
+def of_file(file: str, settings: TestSettings) -> RetrievalResult:
+    """The result of features that are there already."""
     query, gallery = read_feature_file(file)
-    settings = load_config(None, keys).TEST
-    cameras = (query.cameras, gallery.cameras) if query is not gallery and gallery.cameras is not None else (None, None)
-    return evaluate_retrieval(
-        query.features,
-        gallery.features,
-        query.identities,
-        gallery.identities,
-        *cameras,
-        metric=settings.METRIC,
-        average_precision=settings.AVERAGE_PRECISION,
-        ranks=(1, 5, 10),
-        same_set=query is gallery,
-    )
+    same_set = query is gallery
+    camera_aware = not same_set and query.cameras is not None and gallery.cameras is not None
+    protocol = Protocol(camera_aware=camera_aware, same_set=same_set)
+    return evaluate(better_queries(query, gallery, protocol, settings), gallery, protocol, settings)
 
 
 def overrides(arguments: argparse.Namespace, name: str, trained_on: str) -> list[str]:

@@ -38,6 +38,11 @@ class FeatureSet(NamedTuple):
     identities: np.ndarray
     cameras: np.ndarray | None
 
+    def with_features(self, features: np.ndarray, positions: np.ndarray | None = None) -> "FeatureSet":
+        """Other features of the same images, or of those at `positions`."""
+        kept = slice(None) if positions is None else positions
+        return FeatureSet(features, self.identities[kept], None if self.cameras is None else self.cameras[kept])
+
 
 def read_feature_file(path: str | Path) -> tuple[FeatureSet, FeatureSet]:
     """Query and gallery of a feature file; one and the same object where the file has no queries.

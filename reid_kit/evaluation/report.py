@@ -40,7 +40,7 @@ def result_table(
 
 
 def box_table(results: Mapping[tuple[str, str, bool], RetrievalResult], ranks: Mapping[str, int]) -> str:
-    """A Markdown table of fashion results without and with the bounding box side by side, in percent.
+    """A Markdown table of fashion results without and with the bounding box side by side, in percent; what it is worth.
 
     Args:
         results: by row, dataset and whether the box was used.
@@ -59,6 +59,11 @@ def box_table(results: Mapping[tuple[str, str, bool], RetrievalResult], ranks: M
             value = found and (found.mAP if measure == "mAP" else found.cmc[ranks[dataset]])
             cells.append("-" if value is None else f"{100 * value:.1f}")
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    lines.append("")
+    for (row, dataset, box), found in results.items():
+        if box and (row, dataset, False) in results:
+            gain = 100 * (found.mAP - results[row, dataset, False].mAP)
+            lines.append(f"{row} on {dataset}: the box is worth {gain:+.1f} points of mAP")
     return "\n".join(lines)
 
 

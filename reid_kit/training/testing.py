@@ -1,5 +1,6 @@
 """A model on a dataset's query and gallery: images to features to ranks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -7,12 +8,13 @@ from torch import Tensor, nn
 
 from reid_kit.data.augment import test_transform
 from reid_kit.data.loader import TestLoader
-from reid_kit.data.records import Record, RetrievalDataset
+from reid_kit.data.records import Protocol, Record, RetrievalDataset
 from reid_kit.distributed import gather_rows, rank, world_size
 from reid_kit.errors import InputError
 from reid_kit.evaluation import RetrievalResult, evaluate_distances, evaluate_retrieval, k_reciprocal_distance
 from reid_kit.evaluation.clustering import normalized_mutual_information
 from reid_kit.evaluation.expansion import expand_queries, pool_queries
+from reid_kit.evaluation.feature_files import FeatureSet
 from reid_kit.training.features import extract_features
 
 
@@ -57,6 +59,13 @@ class ImageSet:
         """(N,) int64; None where any record has no camera."""
         cameras = [record.camera for record in self.records]
         return None if None in cameras else torch.tensor(cameras)
+
+    def with_features(self, features: Tensor, positions: Sequence[int] | None = None) -> "ImageSet":
+        """Other features of the same images, or of those at `positions`."""
+        return ImageSet(self.records if positions is None else [self.records[p] for p in positions], features)
+
+
+Side = ImageSet | FeatureSet  # query or gallery: features, identities and cameras
 
 
 @dataclass(frozen=True)
@@ -104,36 +113,36 @@ def test_retrieval(model: nn.Module, dataset: RetrievalDataset, settings: TestSe
     gallery = embed_records(model, dataset.gallery, settings, f"{dataset.name} gallery")
     query = gallery if protocol.same_set else embed_records(model, dataset.query, settings, f"{dataset.name} query")
     nmi = normalized_mutual_information(gallery.features, gallery.identities) if protocol.nmi else None
-    query = better_queries(query, gallery, dataset, settings)
-    return Tested(evaluate(query, gallery, dataset, settings), nmi, query, gallery, dataset, settings)
+    query = better_queries(query, gallery, protocol, settings)
+    return Tested(evaluate(query, gallery, protocol, settings), nmi, query, gallery, dataset, settings)
 
 
 test_retrieval.__test__ = False
 
 
-def better_queries(query: ImageSet, gallery: ImageSet, dataset: RetrievalDataset, settings: TestSettings) -> ImageSet:
+def better_queries(query: Side, gallery: Side, protocol: Protocol, settings: TestSettings) -> Side:
     """The queries, pooled and expanded where the settings ask for it."""
     if settings.multi_query:
-        if dataset.protocol.same_set or query.cameras is None:
-            raise InputError(f"{dataset.name} has no queries with cameras, whose images could be pooled into one query")
-        features, first = pool_queries(query.features, query.identities, query.cameras, settings.multi_query)
-        if len(first) == len(query.records):
+        if protocol.same_set or query.cameras is None:
+            raise InputError("there are no queries with cameras here, whose images could be pooled into one query")
+        features = torch.as_tensor(query.features)
+        pooled, first = pool_queries(features, query.identities, query.cameras, settings.multi_query)
+        if len(first) == len(features):
             raise InputError(
-                f"{dataset.name} has one query of an identity in a camera, nothing to pool; Market-1501's other images "
-                f"come with DATA.OPTIONS {{multi_query: true}}"
+                "there is one query of an identity in a camera, nothing to pool; Market-1501's other images come with "
+                "DATA.OPTIONS {multi_query: true}"
             )
-        query = ImageSet([query.records[position] for position in first], features)
+        query = query.with_features(pooled, first)
     if settings.expand:
         if settings.metric != "cosine":
             raise InputError("expanded queries are compared by direction: set TEST.METRIC cosine")
         features = expand_queries(query.features, gallery.features, settings.expand, settings.alpha)
-        query = ImageSet(query.records, features)
+        query = query.with_features(features)
     return query
 
 
-def evaluate(query: ImageSet, gallery: ImageSet, dataset: RetrievalDataset, settings: TestSettings) -> RetrievalResult:
-    """The evaluator on two sets of features, by the dataset's protocol."""
-    protocol = dataset.protocol
+def evaluate(query: Side, gallery: Side, protocol: Protocol, settings: TestSettings) -> RetrievalResult:
+    """The evaluator on two sets of features, by the protocol."""
     cameras = (query.cameras, gallery.cameras) if protocol.camera_aware else (None, None)
     labels = (query.identities, gallery.identities, *cameras)
     options = {
@@ -143,7 +152,7 @@ def evaluate(query: ImageSet, gallery: ImageSet, dataset: RetrievalDataset, sett
         "histogram": True,
     }
     if settings.rerank:
-        sides = (torch.nn.functional.normalize(side.features) for side in (query, gallery))
+        sides = (torch.nn.functional.normalize(torch.as_tensor(side.features).float()) for side in (query, gallery))
         result = evaluate_distances(
             k_reciprocal_distance(*sides), *labels, name="k-reciprocal re-ranked distance", **options
         )

@@ -3,7 +3,9 @@
 import json
 
 import cv2
+import numpy as np
 import pytest
+import scipy.io
 
 from tests.end_to_end.commands import REPOSITORY, run, tiny
 
@@ -53,3 +55,21 @@ def test_flags_that_do_not_fit(trained):
     assert done.returncode != 0 and "the size of the gallery; got 9999" in done.stderr
     done = run("test", "--checkpoint", trained / "best.pt", "--multi-query", "mean")
     assert done.returncode != 0 and "one query of an identity in a camera, nothing to pool" in done.stderr
+
+
+def test_features_from_elsewhere_are_ranked_in_every_way(tmp_path):
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((6, 8))
+    sides = {}
+    for side, count in (("query", 20), ("gallery", 60)):
+        labels, cameras = random.integers(0, 6, count), random.integers(0, 2, count)
+        sides |= {f"{side}_f": centres[labels] + 0.6 * random.standard_normal((count, 8)), f"{side}_label": labels}
+        sides[f"{side}_cam"] = cameras
+    scipy.io.savemat(tmp_path / "theirs.mat", sides)
+    printed = []
+    for flags in ([], ["--rerank"], ["--expand", "4"], ["--multi-query", "mean"]):
+        done = run("test", "--features", tmp_path / "theirs.mat", *flags, "TEST.METRIC", "cosine")
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    assert "re-ranked" in printed[1] and "expanded by 4" in printed[2] and "queries pooled by mean" in printed[3]
+    assert "queries 20," in printed[0] and "queries 20," not in printed[3]

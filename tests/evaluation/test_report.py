@@ -47,3 +47,4 @@ def test_with_and_without_the_box_side_by_side():
     ]  # fmt: skip
     assert srt == ["-", "-", "-", "-", "33.3", "0.0", "100.0", "100.0"]
     assert softmax == ["-", "-", "33.3", "100.0", "-", "-", "-", "-"]
+    assert lines[5:] == ["srt on inshop: the box is worth +66.7 points of mAP"]
