@@ -8,11 +8,11 @@ most that the process (or the GPU) held during a first call beside what it held 
 
 import argparse
 import statistics
-import time
 
 import numpy as np
 import torch
 from memory import peak_memory
+from timing import in_turn
 
 from reid_kit import evaluate_retrieval
 
@@ -73,14 +73,7 @@ def main() -> None:
     if not arguments.without_sort:
         contenders["sorting"] = lambda: sort_based(*sides)
     memory = {name: peak_memory(run, arguments.device) for name, run in contenders.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(arguments.repeats):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if arguments.device != "cpu":
-                torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - start)
+    seconds, _ = in_turn(contenders, arguments.repeats, arguments.device)
     print(f"Q {arguments.queries:,}, G {len(gallery):,}, D {arguments.dimension:,}, {arguments.device}\n")
     print("| | seconds | times the product | MB |\n|:--|--:|--:|--:|")
     for name, found in seconds.items():

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 from memory import peak_memory
 from pytorch_metric_learning import distances, losses, miners, reducers
+from timing import seconds
 from torch import Tensor
 
 from reid_kit.losses import LOSSES, build_loss
@@ -59,16 +60,7 @@ PEERS: dict[str, Callable[[int, int], torch.nn.Module]] = {  # of the number of 
 
 def one_call(loss: torch.nn.Module, embeddings: Tensor, labels: Tensor) -> float:
     """Seconds of one forward and backward."""
-    synchronize(embeddings.device)
-    start = time.perf_counter()
-    loss(embeddings, labels).backward()
-    synchronize(embeddings.device)
-    return time.perf_counter() - start
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return seconds(lambda: loss(embeddings, labels).backward(), str(embeddings.device))[0]
 
 
 def too_slow(*_) -> None:

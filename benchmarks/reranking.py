@@ -8,10 +8,10 @@ with --without-dense. The product alone is what no version can do without.
 
 import argparse
 import statistics
-import time
 
 import numpy as np
 import torch
+from timing import in_turn
 
 from reid_kit import k_reciprocal_distance
 
@@ -81,13 +81,7 @@ def main() -> None:
     contenders["bare product"] = lambda: product(*sides)
     if not arguments.without_dense:
         contenders["dense"] = lambda: dense(*sides)
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    found = {}
-    for _ in range(arguments.repeats):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            found[name] = run()
-            seconds[name].append(time.perf_counter() - start)
+    seconds, found = in_turn(contenders, arguments.repeats)
     print(f"Q {arguments.queries:,}, G {arguments.gallery:,}, D {arguments.dimension:,}\n")
     print("| | seconds | times the sparse version |\n|:--|--:|--:|")
     for name, spent in seconds.items():

@@ -62,12 +62,13 @@ def main(arguments: argparse.Namespace) -> None:
     suffix = "".join(f"_{key}{'' if value is True else f'_{value}'}" for key, value in variant.items() if value)
     for checkpoint in checkpoints:
         trained = config_from_text(load_checkpoint(checkpoint)["config"])
+        device = build_device(config_from_text(trained.dump(), arguments.overrides))
+        model = load_model(checkpoint, device)
         for name in arguments.data or [trained.DATA.NAME]:
             config = config_from_text(trained.dump(), overrides(arguments, name, trained.DATA.NAME))
-            device = build_device(config)
             dataset = build_dataset(config)
-            settings = replace(build_test_settings(config, device), **variant)
-            tested = test_retrieval(load_model(checkpoint, device), dataset, settings)
+            settings = replace(build_test_settings(config, device), histogram=True, **variant)
+            tested = test_retrieval(model, dataset, settings)
             label = f"{checkpoint.parent.name} on {name}"
             folder = checkpoint.parent / f"test_{name}{suffix}"
             if rank() == 0:

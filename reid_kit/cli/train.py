@@ -8,6 +8,7 @@ torchrun --nproc-per-node 4 tools/train.py --config configs/market_srt.yaml
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -94,7 +95,8 @@ def train(config: CfgNode, resume: bool) -> None:
         raise
     wait_for_all()  # the first process writes best.pt
     best = folder / "best.pt"
-    tested = test_retrieval(load_model(best, device), dataset, build_test_settings(config, device))
+    settings = replace(build_test_settings(config, device), histogram=True)
+    tested = test_retrieval(load_model(best, device), dataset, settings)
     if run:
         facts = {"checkpoint": str(best), "dataset": dataset.name, "training_seconds": round(trainer.seconds, 1)}
         table = write_results(folder, dataset.name, tested, facts)

@@ -40,7 +40,8 @@ def k_reciprocal_distance(
     with exact_products():
         rows = torch.cat([side.block(slice(None)) for side in sides])
         queries = len(sides[0])
-        neighbours, farthest, distances = nearest(rows, k1 + 1, queries)
+        norms = torch.cat([side.squared_norms for side in sides])
+        neighbours, farthest, distances = nearest(rows, norms, k1 + 1, queries)
         V = encode(rows, neighbours, farthest, k1)
         if k2 > 1:
             V = indicator(neighbours[:, :k2]) @ V / k2
@@ -50,8 +51,11 @@ def k_reciprocal_distance(
     )
 
 
-def nearest(rows: Tensor, count: int, queries: int) -> tuple[np.ndarray, Tensor, Tensor]:
+def nearest(rows: Tensor, norms: Tensor, count: int, queries: int) -> tuple[np.ndarray, Tensor, Tensor]:
     """The nearest rows of each row, by squared distance.
+
+    Args:
+        rows, norms: (N, D), and (N,) their squared norms.
 
     Returns:
         (N, count) their positions, the row itself first; (N,) the largest distance of each row; (queries, N - queries)
@@ -59,7 +63,6 @@ def nearest(rows: Tensor, count: int, queries: int) -> tuple[np.ndarray, Tensor,
     """
     found, farthest = [], []
     between = rows.new_empty(queries, len(rows) - queries)
-    norms = rows.square().sum(1)
     for start in range(0, len(rows), ROWS):
         part = slice(start, start + ROWS)
         distances = torch.addmm(norms, rows[part], rows.T, alpha=-2).add_(norms[part, None]).clamp_(min=0)

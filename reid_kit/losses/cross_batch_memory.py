@@ -5,6 +5,7 @@ from torch import Tensor
 
 from reid_kit.errors import InputError
 from reid_kit.losses.base import Batch, EmbeddingLoss
+from reid_kit.losses.pairs import whole_number
 
 
 class CrossBatchMemory(EmbeddingLoss):
@@ -21,9 +22,7 @@ class CrossBatchMemory(EmbeddingLoss):
         super().__init__()
         if loss.whole_batch:
             raise InputError(f"{loss.name} is defined on whole batches and takes no memory; remove it from the term")
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise InputError(f"memory must be a whole number of at least 1 embedding, got {size!r}")
-        self.loss, self.size, self.name = loss, size, loss.name
+        self.loss, self.size, self.name = loss, whole_number(f"memory of {loss.name}", size), loss.name
         self.feature, self.needs_positives = loss.feature, loss.needs_positives
         self.register_buffer("embeddings", torch.empty(0, 0))
         self.register_buffer("labels", torch.empty(0, dtype=torch.int64))

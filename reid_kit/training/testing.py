@@ -41,6 +41,7 @@ class TestSettings:
     multi_query: str = ""  # mean | max: one query for all images of an identity in a camera
     expand: int = 0  # gallery neighbours that queries are averaged with, weighted by similarity ** alpha
     alpha: float = 0.0
+    histogram: bool = False  # also count the distances, which a report shows
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def evaluate(query: Side, gallery: Side, protocol: Protocol, settings: TestSetti
         "average_precision": settings.average_precision,
         "ranks": protocol.ranks,
         "same_set": protocol.same_set,
-        "histogram": True,
+        "histogram": settings.histogram,
     }
     if settings.rerank:
         sides = (torch.nn.functional.normalize(torch.as_tensor(side.features).float()) for side in (query, gallery))
