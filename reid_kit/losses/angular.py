@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -41,15 +42,20 @@ class Angular(EmbeddingLoss):
         batch = normalized(batch) if self.normalize else batch
         positives, negatives = batch.positives, batch.negatives
         s, among = batch.anchors @ batch.gallery.T, batch.gallery @ batch.gallery.T
-        n_pair = F.softplus(masked_logsumexp(s, negatives)[:, None] - s).masked_fill(~positives, 0).sum()
-        angular, active = map(sum, zip(*in_blocks(self.angular, positives, s, among, negatives)))
+        n_pair = s.new_zeros(())
+        if self.n_pair_weight:
+            n_pair = F.softplus(masked_logsumexp(s, negatives)[:, None] - s).masked_fill(~positives, 0).sum()
+        lowest = torch.finfo(s.dtype).min
+        to_negatives = (4 * self.squared_tangent * s).masked_fill(~negatives, lowest)
+        own = 2 * (1 + self.squared_tangent) * s
+        blocks = in_blocks(self.angular, positives, to_negatives, 4 * self.squared_tangent * among, own)
+        angular, active = map(sum, zip(*blocks))
         pairs = positives.count_nonzero()
         self.active_fraction = active / pairs.clamp(min=1)
         return mean_over_processes(self.n_pair_weight * n_pair + self.angular_weight * angular, pairs)
 
-    def angular(self, s: Tensor, among: Tensor, negatives: Tensor, a: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    def angular(self, to_negatives: Tensor, among: Tensor, own: Tensor, a: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         """The summed terms of some positive pairs, and how many have an exponent above 0."""
-        squared_tangent, counted = self.squared_tangent, negatives[a]
-        exponents = 4 * squared_tangent * (s[a] + among[p]) - 2 * (1 + squared_tangent) * s[a, p][:, None]
-        violated = ((exponents.detach() > 0) & counted).any(1).sum()
-        return F.softplus(masked_logsumexp(exponents, counted)).sum(), violated
+        toward, attraction = to_negatives.index_select(0, a) + among.index_select(0, p), own[a, p]
+        violated = (toward.detach().amax(1) > attraction).sum()
+        return F.softplus(toward.logsumexp(1) - attraction).sum(), violated

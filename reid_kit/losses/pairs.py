@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from reid_kit.errors import InputError, unknown_name
 from reid_kit.losses.base import Batch
 
-EPSILON = 1e-12  # inside the square root: the gradient at distance 0 is finite
+EPSILON = 1e-12  # what a square root is taken of at least: the gradient at distance 0 is finite
 BLOCK = 2**24  # comparisons of pairs with whole rows held at once
 DISTANCES = ("euclidean", "squared", "cosine")
 
@@ -24,26 +24,26 @@ def normalized(batch: Batch) -> Batch:
     return Batch(anchors, batch.anchor_labels, gallery, batch.gallery_labels, batch.first)
 
 
-def squared_distances(anchors: Tensor, gallery: Tensor) -> Tensor:
+def squared_distances(anchors: Tensor, gallery: Tensor, least: float = 0.0) -> Tensor:
     """(A, G) squared Euclidean distances by one matrix product, around the gallery's mean, which costs few digits.
 
-    Where rounding leaves 0 or less, as between duplicates, the gradient is 0, its true value: a product of terms
+    Where rounding leaves `least` or less, as between duplicates, the gradient is 0, its true value: a product of terms
     that should cancel would be all noise under the steep slope of a square root.
     """
     centre = gallery.detach().mean(dim=0)
     anchors, gallery = anchors - centre, gallery - centre
-    squares = anchors.square().sum(1)[:, None] + gallery.square().sum(1)
-    return F.relu(torch.addmm(squares, anchors, gallery.T, alpha=-2))
+    matrix = torch.addmm(gallery.square().sum(1), anchors, gallery.T, alpha=-2)
+    return F.threshold(matrix.add_(anchors.square().sum(1)[:, None]), least, least)
 
 
 def distances(batch: Batch, kind: str = "euclidean") -> Tensor:
     """(A, G) distances: "euclidean", "squared" (Euclidean) or "cosine" (1 - s). An anchor is 0 from itself."""
     if kind == "cosine":
         matrix = 1 - similarities(batch)
-    else:
+    elif kind == "squared":
         matrix = squared_distances(batch.anchors, batch.gallery)
-        if kind == "euclidean":
-            matrix = (matrix + EPSILON).sqrt()
+    else:
+        matrix = squared_distances(batch.anchors, batch.gallery, EPSILON).sqrt()
     return matrix.masked_fill(batch.is_self, 0)
 
 

@@ -53,9 +53,9 @@ class ProxyNCA(EmbeddingLoss):
         anchors, proxies = batch.anchors, self.proxies.to(batch.anchors.dtype)
         if self.normalize:
             anchors, proxies = F.normalize(anchors), F.normalize(proxies)
-        d = squared_distances(anchors, proxies)
+        d = squared_distances(anchors, proxies, EPSILON)
         if not self.squared:
-            d = (d + EPSILON).sqrt()
+            d = d.sqrt()
         scores, labels = -self.scale * d, batch.anchor_labels.long()[:, None]
         own = scores.gather(1, labels)
         self.active_fraction = (scores.detach().argmax(1, keepdim=True) != labels).sum() / max(len(labels), 1)

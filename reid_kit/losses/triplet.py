@@ -80,8 +80,8 @@ class Triplet(TripletLoss):
 
     def terms(self, matrix: Tensor, negatives: Tensor, anchors: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
         """Summed phi and the number of active triplets, of some positive pairs with all their negatives."""
-        x = matrix[anchors, positives][:, None] - matrix[anchors]
-        counted = negatives[anchors]
+        x = matrix[anchors, positives][:, None] - matrix.index_select(0, anchors)
+        counted = negatives.index_select(0, anchors)
         return self.phi(x).masked_fill(~counted, 0).sum(), (self.active(x) & counted).sum()
 
 
@@ -102,8 +102,8 @@ class TripletBatchHard(TripletLoss):
 
     def compute(self, batch: Batch) -> Tensor:
         matrix, positives, negatives = self.distances(batch), batch.positives, batch.negatives
-        farthest = matrix.masked_fill(~positives, -torch.inf).amax(1)
-        nearest = matrix.masked_fill(~negatives, torch.inf).amin(1)
+        farthest = matrix.masked_fill(~positives, -torch.inf).max(1).values
+        nearest = matrix.masked_fill(~negatives, torch.inf).min(1).values
         counted = positives.any(1) & negatives.any(1)
         return self.mean(farthest.masked_fill(~counted, 0) - nearest.masked_fill(~counted, 0), counted)
 

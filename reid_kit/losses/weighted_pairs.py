@@ -7,7 +7,6 @@ miner vthm, distance_weighted and semi_hard.
 
 from collections.abc import Mapping
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -133,11 +132,14 @@ class Contrastive(PairLoss):
         s = similarities(batch)
         positives, negatives = self.mine(batch, s)
         if self.form == "paper":
-            attraction, repulsion = -s, F.relu(s - self.threshold)
+            active = negatives & (s > self.threshold)
+            weights = active.to(s.dtype).masked_fill_(positives, -1)
+            total = (weights * s).sum() - self.threshold * active.count_nonzero()
         else:
             d = distances(normalized(batch) if self.normalize else batch)
-            attraction, repulsion = d.square() / 2, F.relu(self.margin - d).square() / 2
-        self.report(positives | negatives & (repulsion > 0), batch)
-        mined = positives | negatives
-        terms = torch.where(batch.same, attraction, repulsion).masked_fill(~mined, 0)
-        return mean_over_processes(terms.sum(), mined.count_nonzero())
+            active = negatives & (d < self.margin)
+            total = (
+                d.masked_fill(~positives, 0).square() + (self.margin - d).masked_fill(~active, 0).square()
+            ).sum() / 2
+        self.report(positives | active, batch)
+        return mean_over_processes(total, positives.count_nonzero() + negatives.count_nonzero())
