@@ -154,10 +154,20 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     return _overridden(config, overrides)
 
 
-def config_from_text(text: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """The frozen config of a dump, as checkpoints and run folders hold it, with `KEY VALUE` overrides."""
+def config_from_text(
+    text: str, overrides: Sequence[str] = (), dataset: str | None = None, root: str | None = None
+) -> CfgNode:
+    """The frozen config of a dump, as checkpoints and run folders hold it, with `KEY VALUE` overrides.
+
+    Args:
+        dataset, root: another dataset, which does not inherit the options of the dump's, and where the datasets are.
+    """
     config = DEFAULTS.clone()
     _merge(config, _parse_file(text, "saved config"), "saved config")
+    if dataset not in (None, config.DATA.NAME):
+        config.DATA.NAME = dataset
+        config.DATA.OPTIONS.clear()
+    config.DATA.ROOT = root or config.DATA.ROOT
     return _overridden(config, overrides)
 
 
@@ -195,9 +205,22 @@ def _with_bases(path: Path, below: tuple[Path, ...]) -> list[tuple[str, dict]]:
     return [*found, (str(path), tree)]
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML in which a key given twice is an error; by itself it would keep the last."""
+
+    def construct_mapping(self, node, deep=False):
+        given = []
+        for key, _ in node.value:
+            if key.value in given:
+                problem = f"{key.value} is given twice"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+            given.append(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _parse(text: str, source: str):
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise InputError(f"{source} is not valid YAML: {error}") from error
 

@@ -57,6 +57,15 @@ def test_a_dump_gives_the_same_config(tmp_path):
     assert config_from_text(config.dump()) == config
 
 
+def test_options_stay_with_their_dataset():
+    text = load_config(None, ["DATA.NAME", "cuhk03_np", "DATA.OPTIONS", "{boxes: labeled}"]).dump()
+    for name in (None, "cuhk03_np"):
+        assert dict(config_from_text(text, (), name, "elsewhere").DATA.OPTIONS) == {"boxes": "labeled"}
+    other = config_from_text(text, ["TEST.FLIP", "true"], "market1501", "elsewhere")
+    assert (other.DATA.NAME, other.DATA.ROOT, dict(other.DATA.OPTIONS)) == ("market1501", "elsewhere", {})
+    assert other.TEST.FLIP and config_from_text(text).DATA.ROOT == load_config().DATA.ROOT
+
+
 @pytest.mark.parametrize(
     "text, words",
     [
@@ -71,6 +80,7 @@ def test_a_dump_gives_the_same_config(tmp_path):
         ("MODEL: resnet50", ["MODEL", "section"]),
         ("- MODEL", ["a.yaml", "keys and values"]),
         ("MODEL: {", ["a.yaml", "not valid YAML"]),
+        ("TRAIN: {EPOCHS: 1}\nTRAIN: {SEED: 1}", ["a.yaml", "TRAIN is given twice", "line 2"]),
         ("_BASE_: b.yaml", ["b.yaml", "a.yaml"]),
         ("_BASE_: 3", ["a.yaml", "_BASE_ must be a file name", "3"]),
         ("_BASE_:", ["a.yaml", "_BASE_ must be a file name", "None"]),

@@ -18,6 +18,7 @@ from reid_kit.config import load_config
 from reid_kit.distributed import rank, start_processes
 from reid_kit.errors import InputError
 from reid_kit.files import write_atomically
+from reid_kit.markdown import markdown_table
 
 MEASURES = ("mAP", "CMC@1", "mINP")
 
@@ -59,15 +60,11 @@ def one_run(file: str, folder: Path, seed: int, overrides: Sequence[str]) -> dic
 
 def markdown(rows: dict[str, list[dict[str, float]]]) -> str:
     """Means over the seeds in percent, with the standard deviation where there are several."""
-    width = max(map(len, rows))
     lines = [
-        f"| {'':{width}} | " + " | ".join(f"{name:>11}" for name in MEASURES) + " | seeds |",
-        f"|:{'-' * width}-|" + "|".join("-" * 12 + ":" for _ in MEASURES) + "|------:|",
+        [name, *(in_percent([run[measure] for run in runs]) for measure in MEASURES), str(len(runs))]
+        for name, runs in rows.items()
     ]
-    for name, runs in rows.items():
-        cells = (f"{in_percent([run[measure] for run in runs]):>11}" for measure in MEASURES)
-        lines.append(f"| {name:{width}} | " + " | ".join(cells) + f" | {len(runs):>5} |")
-    return "\n".join(lines)
+    return markdown_table(["", *MEASURES, "seeds"], lines)
 
 
 def in_percent(values: list[float]) -> str:

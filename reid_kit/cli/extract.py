@@ -48,9 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.output.suffix not in SAVE or arguments.output.exists():
         raise InputError(f"--output {arguments.output} must be a new file that ends in {' or '.join(SAVE)}")
     content = load_checkpoint(arguments.checkpoint)
-    overrides = ["DATA.NAME", arguments.data, "DATA.OPTIONS", "{}"] if arguments.data else []
-    overrides += ["DATA.ROOT", arguments.root] if arguments.root else []
-    config = config_from_text(content["config"], [*overrides, *arguments.overrides])
+    config = config_from_text(content["config"], arguments.overrides, arguments.data, arguments.root)
     device = build_device(config)
     records, split = find_records(arguments, config)
     model, settings = load_model(arguments.checkpoint, device), build_test_settings(config, device)

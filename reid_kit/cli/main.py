@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
 
 from reid_kit.errors import InputError
@@ -26,6 +27,7 @@ def run(command: str, arguments: Sequence[str] | None = None, program: str | Non
         prog=program, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     module.add_arguments(parser)
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # without a line of this toolkit's code
     parsed = parser.parse_intermixed_args(arguments)  # KEY VALUE pairs may stand before and after flags
     try:
         module.main(parsed)

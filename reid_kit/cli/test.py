@@ -61,11 +61,12 @@ def main(arguments: argparse.Namespace) -> None:
     results, nmi, boxes, ranks = {}, {}, {}, {}
     suffix = "".join(f"_{key}{'' if value is True else f'_{value}'}" for key, value in variant.items() if value)
     for checkpoint in checkpoints:
-        trained = config_from_text(load_checkpoint(checkpoint)["config"])
-        device = build_device(config_from_text(trained.dump(), arguments.overrides))
+        text = load_checkpoint(checkpoint)["config"]
+        trained = config_from_text(text, arguments.overrides)
+        device = build_device(trained)
         model = load_model(checkpoint, device)
         for name in arguments.data or [trained.DATA.NAME]:
-            config = config_from_text(trained.dump(), overrides(arguments, name, trained.DATA.NAME))
+            config = config_from_text(text, arguments.overrides, name, arguments.root)
             dataset = build_dataset(config)
             settings = replace(build_test_settings(config, device), histogram=True, **variant)
             tested = test_retrieval(model, dataset, settings)
@@ -97,11 +98,3 @@ def of_file(file: str, settings: TestSettings) -> RetrievalResult:
     camera_aware = not same_set and query.cameras is not None and gallery.cameras is not None
     protocol = Protocol(camera_aware=camera_aware, same_set=same_set)
     return evaluate(better_queries(query, gallery, protocol, settings), gallery, protocol, settings)
-
-
-def overrides(arguments: argparse.Namespace, name: str, trained_on: str) -> list[str]:
-    """The command line's say on the config that the checkpoint was trained with."""
-    found = ["DATA.ROOT", arguments.root] if arguments.root else []
-    if name != trained_on:
-        found += ["DATA.NAME", name, "DATA.OPTIONS", "{}"]
-    return [*found, *arguments.overrides]

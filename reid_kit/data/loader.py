@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from reid_kit.data.augment import Transform
 from reid_kit.data.records import Record
 from reid_kit.data.sampler import Draw, EpochSampler
+from reid_kit.distributed import world_size
 from reid_kit.errors import InputError
 from reid_kit.image import read_image
 
@@ -46,7 +47,10 @@ class Loader:
     """Iterates over batches; errors of the workers surface here, in the main process, as they were raised.
 
     `on_bad_image`: "error" raises the first InputError; "skip" leaves the image out and warns of it once.
+    `in_step`: the processes take their batches together, and none may leave one out.
     """
+
+    in_step = False
 
     def __init__(self, images: RecordImages, batches, workers: int, on_bad_image: str):
         self.on_bad_image = on_bad_image
@@ -65,7 +69,11 @@ class Loader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (images, indices); a batch none of whose images could be read is left out."""
+        """Yields (images, indices); a batch none of whose images could be read is left out.
+
+        Raises:
+            InputError: an image cannot be read, or no image of a batch that other processes would wait for.
+        """
         for images, indices, errors in self._loader:
             for index, error in errors:
                 if self.on_bad_image == "error":
@@ -75,10 +83,14 @@ class Loader:
                     warnings.warn(f"left out: {error}", stacklevel=2)
             if len(indices):
                 yield images, indices
+            elif self.in_step and world_size() > 1:
+                raise InputError(f"none of the {len(errors)} images of a process's batch could be read: {errors[0][1]}")
 
 
 class TrainLoader(Loader):
     """Yields `TrainBatch`es in the order of the sampler."""
+
+    in_step = True
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from reid_kit.evaluation.retrieval import RetrievalResult
+from reid_kit.markdown import markdown_table
 
 FALSE_MATCH_RATES = (1e-4, 1e-3, 1e-2)
 
@@ -25,18 +26,16 @@ def result_table(
     clustered = any(value is not None for value in nmi.values())
     ranks = sorted({k for result in results.values() for k in result.cmc})
     columns = ["mAP", *(f"{cmc_name}@{k}" for k in ranks), "mINP", *["NMI"] * clustered]
-    width = max(map(len, results))
-    lines = [
-        f"| {'':{width}} | " + " | ".join(f"{column:>9}" for column in columns) + " |",
-        f"|:{'-' * width}-|" + "|".join("-" * 10 + ":" for _ in columns) + "|",
-    ]
+    rows = []
     for name, result in results.items():
         values = [result.mAP, *(result.cmc.get(k) for k in ranks), result.mINP, *[nmi.get(name)] * clustered]
-        cells = (f"{'-' if value is None else format(100 * value, '.1f'):>9}" for value in values)
-        lines.append(f"| {name:{width}} | " + " | ".join(cells) + " |")
-    lines.append("")
-    lines += [f"{name}: {result.protocol}" for name, result in results.items()]
-    return "\n".join(lines)
+        rows.append([name, *map(in_percent, values)])
+    protocols = [f"{name}: {result.protocol}" for name, result in results.items()]
+    return "\n".join([markdown_table(["", *columns], rows), "", *protocols])
+
+
+def in_percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def box_table(results: Mapping[tuple[str, str, bool], RetrievalResult], ranks: Mapping[str, int]) -> str:
@@ -51,15 +50,13 @@ def box_table(results: Mapping[tuple[str, str, bool], RetrievalResult], ranks: M
         f"{dataset} {'w/' if box else 'w/o'} box, {'mAP' if measure == 'mAP' else f'CMC@{ranks[dataset]}'}"
         for dataset, box, measure in columns
     ]
-    lines = ["| | " + " | ".join(heads) + " |", "|:--|" + "--:|" * len(heads)]
-    for row in dict.fromkeys(row for row, _, _ in results):
-        cells = []
-        for dataset, box, measure in columns:
-            found = results.get((row, dataset, box))
-            value = found and (found.mAP if measure == "mAP" else found.cmc[ranks[dataset]])
-            cells.append("-" if value is None else f"{100 * value:.1f}")
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    lines.append("")
+
+    def cell(row: str, dataset: str, box: bool, measure: str) -> str:
+        found = results.get((row, dataset, box))
+        return in_percent(found and (found.mAP if measure == "mAP" else found.cmc[ranks[dataset]]))
+
+    rows = [[row, *(cell(row, *column) for column in columns)] for row in dict.fromkeys(row for row, _, _ in results)]
+    lines = [markdown_table(["", *heads], rows), ""]
     for (row, dataset, box), found in results.items():
         if box and (row, dataset, False) in results:
             gain = 100 * (found.mAP - results[row, dataset, False].mAP)
@@ -69,11 +66,9 @@ def box_table(results: Mapping[tuple[str, str, bool], RetrievalResult], ranks: M
 
 def verification_table(result: RetrievalResult) -> str:
     """A Markdown table of the share of true matches that a threshold finds, by the false ones that it lets through."""
-    lines = ["| false-match rate | threshold on the distance | true-match rate |", "|--:|--:|--:|"]
-    for rate in FALSE_MATCH_RATES:
-        point = result.histogram.at(rate)
-        lines.append(f"| {rate:g} | {point.threshold:.4f} | {100 * point.true_match_rate:.1f} |")
-    return "\n".join(lines)
+    points = [(rate, result.histogram.at(rate)) for rate in FALSE_MATCH_RATES]
+    rows = [(f"{rate:g}", f"{point.threshold:.4f}", in_percent(point.true_match_rate)) for rate, point in points]
+    return markdown_table(["false-match rate", "threshold on the distance", "true-match rate"], rows)
 
 
 def result_json(result: RetrievalResult) -> dict:

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from reid_kit.data import loader
 from reid_kit.data.augment import test_transform, train_transform
 from reid_kit.data.loader import TestLoader, TrainLoader
 from reid_kit.data.records import Record
@@ -26,10 +27,8 @@ def train_batches(records, workers=0, on_bad_image="error", start=0):
     labels = [record.identity for record in records]
     sampler = IdentitySampler(labels, 2, 3)
     sampler.set_epoch(1, start)
-    loader = TrainLoader(
-        records, labels, sampler, train_transform(16, 8, erasing=0.5), workers, on_bad_image=on_bad_image
-    )
-    return list(loader)
+    transform = train_transform(16, 8, erasing=0.5)
+    return list(TrainLoader(records, labels, sampler, transform, workers, on_bad_image=on_bad_image))
 
 
 def test_batches_are_the_same_whatever_the_workers(records):
@@ -69,12 +68,22 @@ def test_a_bad_image_stops_with_its_path_alone(records, workers):
 def test_a_bad_image_is_skipped_and_named_once(records):
     for index in (4, 5, 6, 7, 8, 9):
         records[index].path.write_bytes(b"")
-    loader = TestLoader(records, test_transform(16, 8), 5, on_bad_image="skip")
+    batches = TestLoader(records, test_transform(16, 8), 5, on_bad_image="skip")
     with pytest.warns(UserWarning, match="left out: image .*04.png is empty") as caught:
-        first = torch.cat([indices for _, indices in loader])
+        first = torch.cat([indices for _, indices in batches])
     assert first.tolist() == [0, 1, 2, 3, 10, 11]
     assert len(caught) == 6
-    assert torch.cat([indices for _, indices in loader]).tolist() == first.tolist()
+    assert torch.cat([indices for _, indices in batches]).tolist() == first.tolist()
+
+
+def test_no_process_leaves_out_a_batch_that_others_wait_for(records, monkeypatch):
+    for record in records:
+        record.path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="left out"):
+        assert train_batches(records, on_bad_image="skip") == []
+    monkeypatch.setattr(loader, "world_size", lambda: 2)
+    with pytest.warns(UserWarning), pytest.raises(InputError, match="none of the 6 images of a process's batch"):
+        train_batches(records, on_bad_image="skip")
 
 
 def test_a_record_without_its_box(records):
