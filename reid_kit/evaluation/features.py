@@ -69,3 +69,16 @@ def integer_labels(values: Array | Sequence[int], count: int, name: str) -> np.n
     if array.dtype.kind not in "iu":
         raise InputError(f"{name} must be integers, got {array.dtype}")
     return array.astype(np.int64)
+
+
+def usable_device(device: str | torch.device | None, features: Array) -> torch.device:
+    """The device, or where it is None that of the features, once it has held a tensor.
+
+    Raises:
+        InputError: it is not there.
+    """
+    device = device if device is not None else getattr(features, "device", "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used here ({error}); cpu always can") from error

@@ -8,7 +8,7 @@ import torch
 
 from reid_kit.errors import InputError, unknown_name
 from reid_kit.evaluation.distances import Distances, FeatureDistances, GivenDistances
-from reid_kit.evaluation.features import Array, FeatureRows, integer_labels
+from reid_kit.evaluation.features import Array, FeatureRows, integer_labels, usable_device
 from reid_kit.evaluation.metrics import precision_of
 from reid_kit.evaluation.ranks import match_ranks, same_identity_pairs
 from reid_kit.evaluation.verification import DistanceHistogram, HistogramCounter
@@ -81,7 +81,7 @@ def evaluate_retrieval(
     """
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
-    device = usable_device(device if device is not None else getattr(query_features, "device", "cpu"))
+    device = usable_device(device, query_features)
     query = FeatureRows(query_features, "query", device, metric == "cosine")
     gallery = FeatureRows(gallery_features, "gallery", device, metric == "cosine")
     return measure(
@@ -185,15 +185,3 @@ def measure(
         ),
         histogram=counter.result() if counter else None,
     )
-
-
-def usable_device(device: str | torch.device) -> torch.device:
-    """The device, once it has held a tensor.
-
-    Raises:
-        InputError: it is not there.
-    """
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} cannot be used here ({error}); cpu always can") from error

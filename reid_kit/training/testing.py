@@ -154,9 +154,8 @@ def evaluate(query: Side, gallery: Side, protocol: Protocol, settings: TestSetti
     }
     if settings.rerank:
         sides = (torch.nn.functional.normalize(torch.as_tensor(side.features).float()) for side in (query, gallery))
-        result = evaluate_distances(
-            k_reciprocal_distance(*sides), *labels, name="k-reciprocal re-ranked distance", **options
-        )
+        distances = k_reciprocal_distance(*sides, device=settings.device)
+        result = evaluate_distances(distances, *labels, name="k-reciprocal re-ranked distance", **options)
     else:
         sides = (query.features, gallery.features)
         result = evaluate_retrieval(*sides, *labels, metric=settings.metric, device=settings.device, **options)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from reid_kit.errors import InputError, NonFiniteError
+from reid_kit.evaluation import rerank
 from reid_kit.evaluation.rerank import k_reciprocal_distance
 
 
@@ -45,8 +46,10 @@ def clusters(seed, queries=15, gallery=70):
 
 
 @pytest.mark.parametrize("k1, k2, lambda_value", [(20, 6, 0.3), (7, 3, 0.5), (5, 1, 0.0), (1, 1, 1.0), (11, 11, 0.2)])
+@pytest.mark.parametrize("rows", [512, 16, 7])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_equal_to_the_dense_definition(seed, k1, k2, lambda_value):
+def test_equal_to_the_dense_definition(seed, rows, k1, k2, lambda_value, monkeypatch):
+    monkeypatch.setattr(rerank, "ROWS", rows)  # fewer than the images, and than their neighbours
     q, g = clusters(seed)
     found = k_reciprocal_distance(q, g, k1, k2, lambda_value).numpy()
     expected = dense(q, g, k1, k2, lambda_value)
@@ -59,6 +62,8 @@ def test_bad_input():
         k_reciprocal_distance(q, g, k1=85)
     with pytest.raises(InputError, match="k2 in 1 .. k1"):
         k_reciprocal_distance(q, g, k1=5, k2=6)
+    with pytest.raises(InputError, match="device 'cuda:77' cannot be used here"):
+        k_reciprocal_distance(q, g, device="cuda:77")
     with pytest.raises(InputError, match="lambda_value"):
         k_reciprocal_distance(q, g, lambda_value=1.5)
     with pytest.raises(NonFiniteError, match="1 query features"):
