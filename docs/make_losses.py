@@ -40,6 +40,15 @@ ENTRIES = {
         "nothing; the weights with `detach_weights`",
         "widely copied code counts the anchor among its positives; this one does not",
     ),
+    "hierarchical_triplet": Entry(
+        r"\tfrac{1}{2}\,\mathrm{mean}_{(a,p,n)}\; [d_{ap} - d_{an} + \beta + d_{H(y_a, y_n)} - s_{y_a}]_+,\quad "
+        r"d_l = d_0 + \tfrac{l}{L}(4 - d_0)",
+        f'the tables of {RAW} ("HTL"); Ge et al. 2018. $d_l$ is the threshold of level $l$ of a tree of the classes, $H$ '
+        "the level at which two of them merge, $s$ the mean distance within a class, $d_0$ the mean of $s$",
+        "the tree, made of the embeddings of the epoch before",
+        "there is no public code of it; the paper writes plain norms in the triplet and squared ones in the tree, here "
+        "both are squared unless `distance` says otherwise, and classes merge through chains of near ones",
+    ),
     "soft_ranking_threshold": Entry(
         r"\alpha\, \mathrm{mean}_{y_i = y_j} \phi(R_{ij} - T_i^+) + (1-\alpha)\, \mathrm{mean}_{y_i \ne y_j} "
         r"\phi(T_i^- - R_{ij}),\quad R_{ij} = 1 + \sum_{k \ne j} \sigma\Big(\frac{d_{ij} - d_{ik}}{t}\Big)",
@@ -164,11 +173,6 @@ The seven rows of the RAW paper's Table 1:
 | RAW + DW | `{name: relative_absolute, miner: distance_weighted}` |
 | RAW + SemiHard | `{name: relative_absolute, miner: semi_hard}` |
 | RAW + VTHM | `{name: relative_absolute, miner: vthm}` |
-
-Not built: the hierarchical triplet loss (HTL, Ge et al. 2018) has no public reference. It needs a class tree from the
-distances between class means, made anew each epoch; a sampler of anchor classes with their nearest classes in the tree;
-and a triplet margin from the level at which two classes merge. A loss here sees a batch alone, so the trainer would
-have to feed the tree to both.
 """
 
 

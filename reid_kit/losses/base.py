@@ -109,6 +109,9 @@ class EmbeddingLoss(nn.Module):
             )
         return batch
 
+    def end_epoch(self) -> None:
+        """Called after each epoch of training, for a loss that takes something from all of its batches."""
+
     def compute(self, batch: Batch) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no compute(batch)")
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from reid_kit.losses.base import EmbeddingLoss
+
 
 class Term(NamedTuple):
     """One summand. `feature` is "metric" (before the neck) or "inference" (after it)."""
@@ -34,6 +36,12 @@ class WeightedSum(nn.Module):
         """
         values = [loss(getattr(features, name), labels) for loss, name in zip(self.losses, self.features)]
         return sum(weight * value for weight, value in zip(self.weights, values)), values
+
+    def end_epoch(self) -> None:
+        """Tells the losses, also those that others wrap, that an epoch has ended."""
+        for module in self.modules():
+            if isinstance(module, EmbeddingLoss):
+                module.end_epoch()
 
     @property
     def active_fractions(self) -> list[Tensor]:

@@ -192,6 +192,7 @@ class Trainer:
                 self.run.record("test", self.iteration, self.metrics)
             best = self.metrics["mAP"] > self.best_mAP
             self.best_mAP = max(self.best_mAP, self.metrics["mAP"])
+        self.objective.end_epoch()
         if self.hard_identities is not None:
             self.hard_identities.end_epoch()
         self.epoch, self.position = self.epoch + 1, 0

@@ -10,6 +10,7 @@ CLASSES, DIMENSION = 6, 8
 OPTIONS = {
     "softmax": {"classes": CLASSES, "embedding_size": DIMENSION},
     "proxy_nca": {"classes": CLASSES, "embedding_size": DIMENSION},
+    "hierarchical_triplet": {"classes": CLASSES, "embedding_size": DIMENSION},
     "margin": {"miner": "all"},  # its own sampling is random
     "hdc": {"sizes": [3, 3, 2]},
     "a_bier": {"sizes": [2, 3, 3]},

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from reid_kit.errors import InputError, NonFiniteError
+from reid_kit.losses import build_loss
 from reid_kit.training.hard_identities import HardIdentities
 from tests.training.toys import ToyLoss, toy_trainer
 
@@ -93,6 +94,12 @@ def test_hard_identities_survive_a_stop(tmp_path):
     resumed.fit()
     assert whole.hard_identities.pool == resumed.hard_identities.pool
     assert whole.sampler.pool == resumed.sampler.pool and len(whole.sampler.pool) == 6
+
+
+def test_a_loss_hears_of_the_end_of_an_epoch():
+    loss = build_loss("hierarchical_triplet", classes=6, embedding_size=8)
+    toy_trainer(None, loss=loss, epochs=1).fit()
+    assert loss.tree.thresholds[-1] == 4 and loss.tree.counts.sum() == 0
 
 
 def test_best_weights_are_those_of_the_highest_mAP(tmp_path):
