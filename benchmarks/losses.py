@@ -104,7 +104,7 @@ def measure(name: str, size: int, obstacles: list[str], arguments: argparse.Name
     able = [i for i in range(len(pair)) if not obstacles[i]]
 
     rounds, end = [], time.perf_counter() + arguments.seconds
-    while able and (len(rounds) < 3 or time.perf_counter() < end):
+    while able and (not rounds or time.perf_counter() < end):
         rounds.append([one_call(pair[i], embeddings, labels) for i in able])
     medians = dict(zip(able, map(statistics.median, zip(*rounds))))
     cells = []
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[72, 256, 1024, 4096])
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of measuring a cell, 3 rounds at least")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of measuring a cell, one round at least")
     parser.add_argument("--limit", type=float, default=20.0, help="seconds of a first call")
     parser.add_argument("--memory", type=float, default=6.0, help="GB, on a CPU")
     parser.add_argument("--losses", nargs="+", default=sorted(LOSSES))
