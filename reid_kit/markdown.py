@@ -7,7 +7,7 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """The first column stands to the left, the others to the right."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(heads, *rows)]
-    rule = ["-" * width + ":" for width in widths]
+    rule = ["-" * (width + 1) + ":" for width in widths]
     rule[0] = rule[0][::-1]
 
     def line(cells: Sequence[str]) -> str:

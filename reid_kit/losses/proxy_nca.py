@@ -58,7 +58,7 @@ class ProxyNCA(EmbeddingLoss):
             d = d.sqrt()
         scores, labels = -self.scale * d, batch.anchor_labels.long()[:, None]
         own = scores.gather(1, labels)
-        self.active_fraction = (scores.detach().argmax(1, keepdim=True) != labels).sum() / max(len(labels), 1)
+        self.active_fraction = (scores.detach().amax(1, keepdim=True) > own).sum() / max(len(labels), 1)
         if self.positive_in_denominator:
             denominator = scores.logsumexp(1, keepdim=True)
         elif len(proxies) > 1:
