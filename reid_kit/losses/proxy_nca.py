@@ -56,13 +56,9 @@ class ProxyNCA(EmbeddingLoss):
         d = squared_distances(anchors, proxies, EPSILON)
         if not self.squared:
             d = d.sqrt()
-        scores, labels = -self.scale * d, batch.anchor_labels.long()[:, None]
-        own = scores.gather(1, labels)
+        labels = batch.anchor_labels.long()[:, None]
+        own, scores = -self.scale * d.gather(1, labels), -self.scale * d
+        if len(proxies) > 1 and not self.positive_in_denominator:  # without any other proxy the loss is 0
+            scores.scatter_(1, labels, -torch.inf)
         self.active_fraction = (scores.detach().amax(1, keepdim=True) > own).sum() / max(len(labels), 1)
-        if self.positive_in_denominator:
-            denominator = scores.logsumexp(1, keepdim=True)
-        elif len(proxies) > 1:
-            denominator = scores.scatter(1, labels, -torch.inf).logsumexp(1, keepdim=True)
-        else:
-            denominator = own  # no other proxy: the loss is 0
-        return mean_over_processes((denominator - own).sum(), len(labels))
+        return mean_over_processes((scores.logsumexp(1, keepdim=True) - own).sum(), len(labels))
