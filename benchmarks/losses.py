@@ -78,7 +78,8 @@ def obstacle(loss: torch.nn.Module, embeddings: Tensor, labels: Tensor, limit: f
     except TimeoutError:
         return f"over {limit:g} s"
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "alloc" in str(error):
+        full = any(words in str(error) for words in ("allocate memory", "bad_alloc"))
+        if full or isinstance(error, (torch.OutOfMemoryError, MemoryError)):
             return "no memory"
         raise
     finally:

@@ -17,6 +17,7 @@ from reid_kit.cli.train import train
 from reid_kit.config import load_config
 from reid_kit.distributed import rank, start_processes
 from reid_kit.errors import InputError
+from reid_kit.evaluation.report import in_percent
 from reid_kit.files import write_atomically
 from reid_kit.markdown import markdown_table
 
@@ -61,15 +62,14 @@ def one_run(file: str, folder: Path, seed: int, overrides: Sequence[str]) -> dic
 def markdown(rows: dict[str, list[dict[str, float]]]) -> str:
     """Means over the seeds in percent, with the standard deviation where there are several."""
     lines = [
-        [name, *(in_percent([run[measure] for run in runs]) for measure in MEASURES), str(len(runs))]
+        [name, *(mean_and_spread([run[measure] for run in runs]) for measure in MEASURES), str(len(runs))]
         for name, runs in rows.items()
     ]
     return markdown_table(["", *MEASURES, "seeds"], lines)
 
 
-def in_percent(values: list[float]) -> str:
-    spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):.1f}{spread}"
+def mean_and_spread(values: list[float]) -> str:
+    return " ± ".join(map(in_percent, [mean(values), *([stdev(values)] if len(values) > 1 else [])]))
 
 
 def comma_separated(rows: dict[str, list[dict[str, float]]]) -> str:

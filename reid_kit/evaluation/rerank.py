@@ -6,7 +6,7 @@ from scipy import sparse
 from torch import Tensor
 
 from reid_kit.errors import InputError
-from reid_kit.evaluation.distances import exact_products
+from reid_kit.evaluation.distances import blocks, exact_products
 from reid_kit.evaluation.features import Array, FeatureRows, usable_device
 
 ROWS = 512  # whose distances to all are held at once
@@ -82,8 +82,7 @@ def nearest(rows: Tensor, norms: Tensor, count: int, queries: int) -> tuple[Tens
         neighbours[part] = positions.gather(1, chosen)
         farthest[part] = torch.maximum(farthest[part], distances.amax(1))
 
-    for start in range(0, total, ROWS):
-        stop = min(start + ROWS, total)
+    for start, stop in blocks(slice(0, total), ROWS):
         distances = torch.addmm(norms[start:], rows[start:stop], rows[start:].T, alpha=-2)
         distances.add_(norms[start:stop, None]).clamp_(min=0)
         if start < queries:
@@ -107,9 +106,8 @@ def sparse_rows(columns: np.ndarray, values: np.ndarray) -> sparse.csr_matrix:
 def reciprocal(neighbours: np.ndarray) -> sparse.csr_matrix:
     """(N, N) with ones where two rows are among each other's neighbours (N, k): R(i, k)."""
     mutual = [
-        (neighbours[part] == np.arange(start, start + len(part))[:, None, None]).any(2)
-        for start in range(0, len(neighbours), ROWS)
-        for part in [neighbours[start : start + ROWS]]
+        (neighbours[neighbours[start:stop]] == np.arange(start, stop)[:, None, None]).any(2)
+        for start, stop in blocks(slice(0, len(neighbours)), ROWS)
     ]
     found = sparse_rows(neighbours, np.concatenate(mutual).astype(np.float64))
     found.eliminate_zeros()
@@ -122,7 +120,7 @@ def encode(rows: Tensor, distances: Tensor, neighbours: np.ndarray, farthest: Te
     overlap = near.multiply(near @ half.T).tocoo()  # of each neighbour's own half-size neighbourhood with this row's
     size = np.asarray(half.sum(1)).ravel()
     joined = overlap.data > 2 / 3 * size[overlap.col]
-    accepted = sparse.csr_matrix((joined[joined].astype(float), (overlap.row[joined], overlap.col[joined])), near.shape)
+    accepted = sparse.csr_matrix((np.ones(joined.sum()), (overlap.row[joined], overlap.col[joined])), near.shape)
     expanded = near + accepted @ half > 0
     V = sparse_rows(neighbours, torch.exp(-distances / farthest[:, None]).double().cpu().numpy()).multiply(expanded)
     first, second = (expanded > (V > 0)).nonzero()  # the pairs that are no neighbours, whose distances are not known

@@ -138,8 +138,7 @@ class Contrastive(PairLoss):
         else:
             d = distances(normalized(batch) if self.normalize else batch)
             active = negatives & (d < self.margin)
-            total = (
-                d.masked_fill(~positives, 0).square() + (self.margin - d).masked_fill(~active, 0).square()
-            ).sum() / 2
+            attraction, repulsion = d.masked_fill(~positives, 0), (self.margin - d).masked_fill(~active, 0)
+            total = (attraction.square() + repulsion.square()).sum() / 2
         self.report(positives | active, batch)
         return mean_over_processes(total, positives.count_nonzero() + negatives.count_nonzero())
