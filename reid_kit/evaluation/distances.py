@@ -1,6 +1,7 @@
 """Blocks of distances between queries and the gallery, of features or given."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -12,7 +13,8 @@ from reid_kit.distributed import rank, world_size
 from reid_kit.errors import InputError, NonFiniteError
 from reid_kit.evaluation.features import Array, FeatureRows
 
-GALLERY_BLOCK = 4096  # columns of one matrix product
+GALLERY_BLOCK = 4096  # columns of one matrix product on a GPU; processes share the gallery in these
+CORE_BLOCK = 1024  # columns of one matrix product on a core of the CPU
 TILE = 64  # rows and columns of a product come in whole tiles: at a ragged edge equal rows can differ in the last bit
 
 
@@ -27,11 +29,13 @@ class Distances(Protocol):
     @property
     def largest(self) -> float: ...
 
-    def order(self, first: int, last: int, share: slice) -> Tensor:
+    def order(self, first: int, last: int, share: slice, threads: ThreadPoolExecutor) -> Tensor:
         """(last - first, share) float32 values that ascend with the distance; the caller may write to them."""
         ...
 
-    def order_of_pairs(self, first: int, last: int, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    def order_of_pairs(
+        self, first: int, last: int, query: np.ndarray, gallery: np.ndarray, threads: ThreadPoolExecutor
+    ) -> np.ndarray:
         """(n,) what `order` holds for pairs of queries, counted from `first`, and gallery entries."""
         ...
 
@@ -62,14 +66,19 @@ class FeatureDistances:
             return 2.0
         return float(sum(side.squared_norms.max().sqrt() for side in (self.query, self.gallery_rows)))
 
-    def order(self, first: int, last: int, share: slice) -> Tensor:
+    def order(self, first: int, last: int, share: slice, threads: ThreadPoolExecutor) -> Tensor:
         rows = whole_tiles(self.query.block(slice(first, last)))
         found = rows.new_empty(len(rows), -(-(share.stop - share.start) // TILE) * TILE)
         tail = share.stop - (share.stop - share.start) % TILE  # apart, so that no more than it has to be filled up
-        for start, stop in (*blocks(slice(share.start, tail), GALLERY_BLOCK), *blocks(slice(tail, share.stop), TILE)):
-            self.compare(rows, slice(start, stop), found[:, start - share.start :])
+
+        def write(part: tuple[int, int]) -> None:
+            self.compare(rows, slice(*part), found[:, part[0] - share.start :])
+
+        parts = *blocks(slice(share.start, tail), block_size(self.device)), *blocks(slice(tail, share.stop), TILE)
+        list(threads.map(write, parts))
         return found[: last - first, : share.stop - share.start]
 
+    @torch.inference_mode()
     def compare(self, rows: Tensor, part: slice | np.ndarray, found: Tensor) -> None:
         """Writes the order values of `rows` and a part of the gallery, which begins at the first column of `found`."""
         block = whole_tiles(self.gallery_rows.block(part))
@@ -80,14 +89,20 @@ class FeatureDistances:
         else:
             torch.addmm(norms, rows, block.T, alpha=-2, out=out)
 
-    def order_of_pairs(self, first: int, last: int, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    def order_of_pairs(
+        self, first: int, last: int, query: np.ndarray, gallery: np.ndarray, threads: ThreadPoolExecutor
+    ) -> np.ndarray:
         rows, values = whole_tiles(self.query.block(slice(first, last))), np.empty(len(query), np.float32)
         wanted, place = np.unique(gallery, return_inverse=True)
-        for start, stop in blocks(slice(0, len(wanted)), GALLERY_BLOCK):
+
+        def write(part: tuple[int, int]) -> None:
+            start, stop = part
             found = rows.new_empty(len(rows), -(-(stop - start) // TILE) * TILE)
             self.compare(rows, wanted[start:stop], found)
             here = (place >= start) & (place < stop)
             values[here] = found.cpu().numpy()[query[here], place[here] - start]
+
+        list(threads.map(write, blocks(slice(0, len(wanted)), block_size(self.device))))
         return values
 
     def of_order(self, order: Tensor, query: Tensor) -> Tensor:
@@ -114,10 +129,12 @@ class GivenDistances:
     def largest(self) -> float:
         return float(self.matrix.max())
 
-    def order(self, first: int, last: int, share: slice) -> Tensor:
+    def order(self, first: int, last: int, share: slice, threads: ThreadPoolExecutor) -> Tensor:
         return self.matrix[first:last, share].float().clone()
 
-    def order_of_pairs(self, first: int, last: int, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    def order_of_pairs(
+        self, first: int, last: int, query: np.ndarray, gallery: np.ndarray, threads: ThreadPoolExecutor
+    ) -> np.ndarray:
         return self.matrix[first + query, gallery].float().cpu().numpy()
 
     def of_order(self, order: Tensor, query: Tensor) -> Tensor:
@@ -134,6 +151,11 @@ def blocks(part: slice, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, part.stop)
 
 
+def block_size(device: torch.device) -> int:
+    """Columns of one matrix product."""
+    return CORE_BLOCK if device.type == "cpu" else GALLERY_BLOCK
+
+
 def process_share(count: int) -> slice:
     """This process's part of the gallery: whole blocks, so that every product is one that a single process does."""
     parts = -(-count // GALLERY_BLOCK)
@@ -142,12 +164,20 @@ def process_share(count: int) -> slice:
 
 
 @contextmanager
-def exact_products():
-    """Matrix products in full float32, whatever the process has chosen for training."""
-    before = torch.get_float32_matmul_precision()
+def exact_products() -> Iterator[ThreadPoolExecutor]:
+    """Matrix products in full float32, whatever the process has chosen for training.
+
+    Yields threads, one for each core that torch may use, in which torch uses one core. They do on a CPU what takes
+    long: the threads of a product on all cores would spin for a while after it and hold up what follows.
+    """
+    precision, cores = torch.get_float32_matmul_precision(), torch.get_num_threads()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.inference_mode():
-            yield
+        with (
+            torch.inference_mode(),
+            ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as threads,
+        ):
+            yield threads
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(precision)
+        torch.set_num_threads(cores)  # the last number set is that of threads to come

@@ -39,8 +39,8 @@ def ranked_lists(
     query = FeatureRows(query_features, "query", torch.device("cpu"), metric == "cosine")
     gallery = FeatureRows(gallery_features, "gallery", torch.device("cpu"), metric == "cosine")
     pairs = same_identity_pairs(query_ids, gallery_ids, query_cameras, gallery_cameras, same_set=False)
-    with exact_products():
-        distances = FeatureDistances(query, gallery).order(0, len(query), slice(0, len(gallery)))
+    with exact_products() as threads:
+        distances = FeatureDistances(query, gallery).order(0, len(query), slice(0, len(gallery)), threads)
     distances = distances.clone()  # an inference tensor takes no changes
     distances[pairs.query[~pairs.is_match], pairs.gallery[~pairs.is_match]] = torch.inf
     distances[:, np.flatnonzero(gallery_ids == junk_id)] = torch.inf

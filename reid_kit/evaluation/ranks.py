@@ -89,11 +89,11 @@ def match_ranks(
     whole = distances.gallery * LEAST_QUERIES * 4 <= ROWS_MEMORY
     width = distances.gallery if whole else max(ROWS_MEMORY // (4 * MOST_QUERIES) // TILE, 1) * TILE
     size = max(min(MOST_QUERIES, ROWS_MEMORY // (4 * width)) // TILE, 1) * TILE
-    with exact_products(), ThreadPoolExecutor(torch.get_num_threads()) as threads:
+    with exact_products() as threads:
         for first, last in blocks(slice(0, distances.queries), size):
             part = pairs.within(first, last)
-            order = distances.order(first, last, share) if whole else None
-            values = values_of(part, share, order, distances, first, last)
+            order = distances.order(first, last, share, threads) if whole else None
+            values = values_of(part, share, order, distances, first, last, threads)
             owner, values = part.query[part.is_match], values[part.is_match]
             values = values[np.lexsort((values, owner))]  # ascending within each query
             starts = np.searchsorted(owner, np.arange(last - first + 1))
@@ -102,7 +102,7 @@ def match_ranks(
                 histogram.add_positives(distances, first + owner, values)
             ahead = np.zeros(len(owner), np.int64)
             for start, stop in [(share.start, share.stop)] if whole else blocks(share, width):
-                order = order if whole else distances.order(first, last, slice(start, stop))
+                order = order if whole else distances.order(first, last, slice(start, stop), threads)
                 take_out(order, part, junk, start, stop)
                 if histogram is not None:
                     histogram.add_negatives(distances, first, order)
@@ -117,14 +117,20 @@ def match_ranks(
 
 
 def values_of(
-    pairs: Pairs, share: slice, order: Tensor | None, distances: Distances, first: int, last: int
+    pairs: Pairs,
+    share: slice,
+    order: Tensor | None,
+    distances: Distances,
+    first: int,
+    last: int,
+    threads: ThreadPoolExecutor,
 ) -> np.ndarray:
     """(n,) the values of the pairs: from (q, share) `order`, or where it is None from products of their own."""
     mine = (pairs.gallery >= share.start) & (pairs.gallery < share.stop)
     values = np.zeros(len(pairs.query), np.float32)
     row, column = pairs.query[mine], pairs.gallery[mine]
     if order is None:
-        values[mine] = distances.order_of_pairs(first, last, row, column)
+        values[mine] = distances.order_of_pairs(first, last, row, column, threads)
     elif order.device.type == "cpu":  # numpy's indexing of a few thousand elements takes a tenth of torch's
         values[mine] = order.numpy()[row, column - share.start]
     else:

@@ -1,5 +1,7 @@
 """Re-ranking by k-reciprocal encoding (Zhong et al. 2017), with sparse neighbourhoods instead of N x N matrices."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -8,8 +10,10 @@ from torch import Tensor
 from reid_kit.errors import InputError
 from reid_kit.evaluation.distances import blocks, exact_products
 from reid_kit.evaluation.features import Array, FeatureRows, usable_device
+from reid_kit.evaluation.neighbours import Neighbours
 
-ROWS = 512  # whose distances to all are held at once
+ROWS = 512  # whose neighbours are compared at once
+PAIRS = 64  # whose distances are computed at once
 
 
 def k_reciprocal_distance(
@@ -45,54 +49,17 @@ def k_reciprocal_distance(
         raise InputError(f"k1 must lie in 1 .. {total - 1}, for {total} images, and k2 in 1 .. k1; got {k1} and {k2}")
     if not 0 <= lambda_value <= 1:
         raise InputError(f"lambda_value must lie in [0, 1], got {lambda_value}")
-    with exact_products():
+    with exact_products() as threads:
         rows = torch.cat([side.block(slice(None)) for side in sides])
         queries = len(sides[0])
         norms = torch.cat([side.squared_norms for side in sides])
-        near, neighbours, farthest, euclidean = nearest(rows, norms, k1 + 1, queries)
-        V = encode(rows, near, neighbours, farthest, k1)
+        found = Neighbours(rows, norms, k1 + 1, queries, threads)
+        positions = found.positions.cpu().numpy()
+        V = encode(found, positions, k1, threads)
         if k2 > 1:
-            V = sparse_rows(neighbours[:, :k2], np.full((len(rows), k2), 1 / k2)) @ V
-        euclidean.div_(farthest[:queries, None])
-    jaccard = jaccard_distances(V[:queries], V[queries:].tocsc()).to(device)
-    return jaccard.mul_(1 - lambda_value).add_(euclidean, alpha=lambda_value)
-
-
-def nearest(rows: Tensor, norms: Tensor, count: int, queries: int) -> tuple[Tensor, np.ndarray, Tensor, Tensor]:
-    """The nearest rows of each row, by squared distance. Of a pair of rows one distance is computed for both.
-
-    Args:
-        rows, norms: (N, D), and (N,) their squared norms.
-
-    Returns:
-        (N, count) their distances, ascending, and their positions, the row itself first; (N,) the largest distance of
-        each row; (queries, N - queries) the distances between the first rows and the others.
-    """
-    total = len(rows)
-    near = rows.new_full((total, count), torch.inf)
-    neighbours = torch.zeros(total, count, dtype=torch.int64, device=rows.device)
-    farthest, between = rows.new_full((total,), torch.finfo(rows.dtype).tiny), rows.new_empty(queries, total - queries)
-
-    def take(part: slice, distances: Tensor, first: int) -> None:
-        """Of the rows `part`, their distances to the rows from `first` on."""
-        found = distances.topk(min(count, distances.shape[1]), largest=False)
-        candidates = torch.cat([near[part], found.values], 1)
-        positions = torch.cat([neighbours[part], found.indices + first], 1)
-        near[part], chosen = candidates.topk(count, largest=False)
-        neighbours[part] = positions.gather(1, chosen)
-        farthest[part] = torch.maximum(farthest[part], distances.amax(1))
-
-    for start, stop in blocks(slice(0, total), ROWS):
-        distances = torch.addmm(norms[start:], rows[start:stop], rows[start:].T, alpha=-2)
-        distances.add_(norms[start:stop, None]).clamp_(min=0)
-        if start < queries:
-            between[start:stop] = distances[: queries - start, queries - start :]
-        distances.fill_diagonal_(-1)
-        take(slice(start, stop), distances, start)
-        if stop < total:
-            take(slice(stop, total), distances[:, stop - start :].T.contiguous(), start)
-    near[:, 0] = 0
-    return near, neighbours.cpu().numpy(), farthest, between
+            V = sparse_rows(positions[:, :k2], np.full((len(rows), k2), 1 / k2)) @ V
+        euclidean = found.between.div_(found.farthest[:queries, None])
+        return add_jaccard(euclidean, lambda_value, V[:queries], V[queries:].tocsc())
 
 
 def sparse_rows(columns: np.ndarray, values: np.ndarray) -> sparse.csr_matrix:
@@ -114,32 +81,40 @@ def reciprocal(neighbours: np.ndarray) -> sparse.csr_matrix:
     return found
 
 
-def encode(rows: Tensor, distances: Tensor, neighbours: np.ndarray, farthest: Tensor, k1: int) -> sparse.csr_matrix:
+def encode(found: Neighbours, positions: np.ndarray, k1: int, threads: ThreadPoolExecutor) -> sparse.csr_matrix:
     """(N, N) the encodings V: Gaussian weights of the expanded k-reciprocal neighbours, summing to 1 in each row."""
-    near, half = reciprocal(neighbours), reciprocal(neighbours[:, : round(k1 / 2) + 1])
+    near, half = reciprocal(positions), reciprocal(positions[:, : round(k1 / 2) + 1])
     overlap = near.multiply(near @ half.T).tocoo()  # of each neighbour's own half-size neighbourhood with this row's
     size = np.asarray(half.sum(1)).ravel()
     joined = overlap.data > 2 / 3 * size[overlap.col]
     accepted = sparse.csr_matrix((np.ones(joined.sum()), (overlap.row[joined], overlap.col[joined])), near.shape)
     expanded = near + accepted @ half > 0
-    V = sparse_rows(neighbours, torch.exp(-distances / farthest[:, None]).double().cpu().numpy()).multiply(expanded)
+    weights = torch.exp(-found.nearest / found.farthest[:, None]).double().cpu().numpy()
+    V = sparse_rows(positions, weights).multiply(expanded)
     first, second = (expanded > (V > 0)).nonzero()  # the pairs that are no neighbours, whose distances are not known
-    others = [
-        torch.exp(-(rows[a] - rows[b]).square().sum(1) / farthest[a]).double().cpu().numpy()
-        for a, b in zip(*(torch.from_numpy(ends).to(rows.device).split(ROWS) for ends in (first, second)))
-    ]
-    V = V + sparse.csr_matrix((np.concatenate([*others, []]), (first, second)), near.shape)
+
+    @torch.inference_mode()
+    def weights_of(a: Tensor, b: Tensor) -> np.ndarray:
+        distances = (found.rows[a] - found.rows[b]).square().sum(1)
+        return torch.exp(-distances / found.farthest[a]).double().cpu().numpy()
+
+    ends = (torch.from_numpy(ends).to(found.rows.device).split(PAIRS) for ends in (first, second))
+    others = np.concatenate([*threads.map(weights_of, *ends), []])
+    V = V + sparse.csr_matrix((others, (first, second)), near.shape)
     return sparse.diags(1 / np.asarray(V.sum(1)).ravel()) @ V
 
 
-def jaccard_distances(query: sparse.csr_matrix, gallery: sparse.csc_matrix) -> Tensor:
-    """(Q, G): 1 - sum of minima / sum of maxima, each row of either side summing to 1."""
-    found = torch.empty(query.shape[0], gallery.shape[0])
+def add_jaccard(distances: Tensor, lambda_value: float, query: sparse.csr_matrix, gallery: sparse.csc_matrix) -> Tensor:
+    """lambda * `distances` (Q, G) + (1 - lambda) * Jaccard distance, in place.
+
+    The latter is 1 - sum of minima / sum of maxima of the encodings' rows, each of which sums to 1.
+    """
     for row in range(query.shape[0]):
         part = slice(query.indptr[row], query.indptr[row + 1])
         columns, values = query.indices[part], query.data[part]
         shared = gallery[:, columns]
         minima = np.minimum(shared.data, np.repeat(values, np.diff(shared.indptr)))
-        common = np.bincount(shared.indices, minima, minlength=gallery.shape[0])
-        found[row] = torch.from_numpy(1 - common / (2 - common))
-    return found
+        common = torch.from_numpy(np.bincount(shared.indices, minima, minlength=gallery.shape[0]))
+        jaccard = (1 - common / (2 - common)).to(distances)
+        distances[row].mul_(lambda_value).add_(jaccard, alpha=1 - lambda_value)
+    return distances

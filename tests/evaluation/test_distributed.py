@@ -12,6 +12,7 @@ from reid_kit.evaluation import distances as distances_module
 
 def evaluate():
     distances_module.GALLERY_BLOCK = 320  # several blocks, and a last one that is not whole
+    distances_module.CORE_BLOCK = 128  # other products in each process
     random = np.random.default_rng(0)
     g, gi = random.standard_normal((2000, 24)).astype(np.float32), random.integers(-1, 60, 2000)
     q, qi = random.standard_normal((130, 24)).astype(np.float32), random.integers(1, 60, 130)
@@ -31,7 +32,8 @@ def process(rank, world, folder):
 @pytest.mark.parametrize("world", [2, 4])
 def test_bit_equal_to_one_process(world, tmp_path, monkeypatch):
     multiprocessing.spawn(process, (world, str(tmp_path)), nprocs=world)
-    monkeypatch.setattr(distances_module, "GALLERY_BLOCK", distances_module.GALLERY_BLOCK)  # restored afterwards
+    for name in ("GALLERY_BLOCK", "CORE_BLOCK"):
+        monkeypatch.setattr(distances_module, name, getattr(distances_module, name))  # restored afterwards
     alone = evaluate()
     for rank in range(world):
         shared = torch.load(tmp_path / f"{rank}.pt", weights_only=False)

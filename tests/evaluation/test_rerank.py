@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from reid_kit.errors import InputError, NonFiniteError
-from reid_kit.evaluation import rerank
+from reid_kit.evaluation import distances, rerank
 from reid_kit.evaluation.rerank import k_reciprocal_distance
 
 
@@ -49,11 +50,20 @@ def clusters(seed, queries=15, gallery=70):
 @pytest.mark.parametrize("rows", [512, 16, 7])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_equal_to_the_dense_definition(seed, rows, k1, k2, lambda_value, monkeypatch):
-    monkeypatch.setattr(rerank, "ROWS", rows)  # fewer than the images, and than their neighbours
+    monkeypatch.setattr(rerank, "ROWS", rows)
+    monkeypatch.setattr(distances, "CORE_BLOCK", rows)  # fewer than the images, and than their neighbours
     q, g = clusters(seed)
     found = k_reciprocal_distance(q, g, k1, k2, lambda_value).numpy()
     expected = dense(q, g, k1, k2, lambda_value)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_gives_the_cpu_s_distances():
+    sides = clusters(2)
+    expected = k_reciprocal_distance(*sides)
+    torch.testing.assert_close(k_reciprocal_distance(*sides, device="cuda").cpu(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_bad_input():

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -80,13 +82,23 @@ def test_block_sizes_and_threads_change_nothing(distinct, monkeypatch):
     expected = evaluate_retrieval(*sides)
     for rows, block, threads in ((4 * 2000 * 70, 64, 1), (4 * 2000 * 200, 704, 2), (1, 2048, 2)):
         monkeypatch.setattr(ranks_module, "ROWS_MEMORY", rows)
-        monkeypatch.setattr(distances_module, "GALLERY_BLOCK", block)
+        monkeypatch.setattr(distances_module, "CORE_BLOCK", block)
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         result = evaluate_retrieval(*sides)
         torch.set_num_threads(before)
         assert np.array_equal(result.first_match_rank, expected.first_match_rank)
         assert np.array_equal(result.average_precision, expected.average_precision, equal_nan=True)
+
+
+def test_torch_uses_as_many_cores_afterwards():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    evaluate_retrieval(*large(np.random.default_rng(1)))
+    with ThreadPoolExecutor(1) as later:
+        found = torch.get_num_threads(), later.submit(torch.get_num_threads).result()
+    torch.set_num_threads(before)
+    assert found == (3, 3)
 
 
 def test_the_order_of_the_gallery_changes_nothing():
