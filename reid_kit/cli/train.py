@@ -8,6 +8,7 @@ torchrun --nproc-per-node 4 tools/train.py --config configs/market_srt.yaml
 """
 
 import argparse
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from reid_kit.build import (
 )
 from reid_kit.cli.tables import dataset_table
 from reid_kit.config import config_from_text, load_config
+from reid_kit.data.doctor import Diagnosis, check_split
 from reid_kit.data.records import RetrievalDataset
 from reid_kit.distributed import rank, start_processes, wait_for_all
 from reid_kit.errors import InputError
@@ -60,7 +62,7 @@ def dry_run(config: CfgNode) -> None:
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{config.dump()}\n{config.MODEL.BACKBONE}: {count / 1e6:.2f} million parameters\n", flush=True)
     dataset = build_dataset(config)
-    print(dataset_table(dataset))
+    print(dataset_table(dataset), *(f"note: {note}" for note in notes(config, dataset)), sep="\n")
     labels = label_map(dataset.train)
     build_objective(config, len(labels), model)
     _, sampler = build_loader(config, dataset.train, labels)
@@ -77,11 +79,8 @@ def train(config: CfgNode, resume: bool) -> None:
         if resume:
             check_same(config, folder)
         run = RunFolder(folder, config.dump(), resume)
-        if config.SCHEDULE.NAME == "exponential" and config.SCHEDULE.DECAY_START >= config.TRAIN.EPOCHS:
-            print(
-                f"note: the learning rate stays constant, as SCHEDULE.DECAY_START, epoch "
-                f"{config.SCHEDULE.DECAY_START:g}, is not before TRAIN.EPOCHS {config.TRAIN.EPOCHS}"
-            )
+        for note in notes(config, dataset):
+            print(f"note: {note}", flush=True)
     trainer = build_trainer(config, dataset, device, run)
     if resume:
         trainer.load_state_dict(resumable(folder / "last.pt", dataset))
@@ -105,6 +104,26 @@ def train(config: CfgNode, resume: bool) -> None:
         print(f"\ntrained in {trainer.seconds:.0f} s; the best weights, {best}:\n\n{table}\n")
         print(f"ranked lists: {folder / 'ranked_list.png'}\ncurves:       {folder / 'curves.png'}")
     wait_for_all()  # who compares runs reads results.json next
+
+
+def notes(config: CfgNode, dataset: RetrievalDataset) -> list[str]:
+    """What the config and the dataset allow, and few would want."""
+    diagnosis = Diagnosis(dataset)
+    check_split(diagnosis)
+    found = diagnosis.problems
+    images = Counter(record.identity for record in dataset.train)
+    short = sum(count < config.SAMPLER.K for count in images.values())
+    if config.SAMPLER.NAME == "identity" and short:
+        found.append(
+            f"{short:,} of {len(images):,} training identities have fewer than SAMPLER.K, {config.SAMPLER.K}, images; "
+            f"theirs are repeated in a batch"
+        )
+    if config.SCHEDULE.NAME == "exponential" and config.SCHEDULE.DECAY_START >= config.TRAIN.EPOCHS:
+        found.append(
+            f"the learning rate stays constant, as SCHEDULE.DECAY_START, epoch {config.SCHEDULE.DECAY_START:g}, is not "
+            f"before TRAIN.EPOCHS {config.TRAIN.EPOCHS}"
+        )
+    return found
 
 
 def resumable(path: Path, dataset: RetrievalDataset) -> dict:

@@ -1,5 +1,6 @@
 """What is wrong with a dataset's folder, and how to mend it."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,8 @@ def diagnose(
     """
     diagnosis = Diagnosis(load_dataset(name, root, **options))
     check_counts(diagnosis, name, options)
-    check_identities(diagnosis)
+    check_split(diagnosis)
+    check_single_images(diagnosis)
     check_matches(diagnosis)
     if check_images:
         check_files(diagnosis, progress)
@@ -67,8 +69,8 @@ def check_counts(diagnosis: Diagnosis, name: str, options: dict) -> None:
         )
 
 
-def check_identities(diagnosis: Diagnosis) -> None:
-    """Identities on both sides of the split, and those with a single training image."""
+def check_split(diagnosis: Diagnosis) -> None:
+    """Identities on both sides of the split."""
     dataset = diagnosis.dataset
     train = {record.identity: record for record in dataset.train}
     test = {record.identity: record for record in dataset.query + dataset.gallery}
@@ -79,9 +81,12 @@ def check_identities(diagnosis: Diagnosis) -> None:
             f"{len(both)} identities are in train and in test, as {both[:5]} ({places}); a model would be tested on "
             f"whom it was trained on. Give the identities of each split names of their own"
         )
-    images: dict[int, int] = {}
-    for record in dataset.train:
-        images[record.identity] = images.get(record.identity, 0) + 1
+
+
+def check_single_images(diagnosis: Diagnosis) -> None:
+    """Identities with a single training image."""
+    train = {record.identity: record for record in diagnosis.dataset.train}
+    images = Counter(record.identity for record in diagnosis.dataset.train)
     single = sorted(identity for identity, count in images.items() if count == 1)
     if single:
         diagnosis.warnings.append(

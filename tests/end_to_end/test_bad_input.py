@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from reid_kit.cli.main import run
+from tests.data import trees
 from tests.end_to_end.commands import REPOSITORY, tiny
 
 CONFIG = str(REPOSITORY / "configs/market_srt.yaml")
@@ -86,6 +87,19 @@ def test_a_dry_run_checks_batches_and_loss(demo_root, tmp_path, capsys):
     for change, words in (({"SAMPLER__P": "100"}, "SAMPLER.P is 100"), ({"LOSS__TERMS": "[{name: x}]"}, "loss 'x'")):
         assert run("train", ["--config", CONFIG, "--dry-run", *tiny(demo_root, tmp_path / "run", **change)]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_dry_run_notes_what_few_would_want(tmp_path, capsys):
+    folder = trees.market(tmp_path)  # 4 images of each training identity
+    trees.touch(folder / "bounding_box_train", "0001_c1s1_009_00.jpg")
+    keys = {"DATA__NAME": "market1501", "SAMPLER__P": "2", "SCHEDULE__NAME": "exponential"}
+    for k, note in (("2", "1 of 3 training identities have fewer than SAMPLER.K, 2, images"), ("1", "")):
+        arguments = ["--config", CONFIG, "--dry-run", *tiny(folder, tmp_path / "run", SAMPLER__K=k, **keys)]
+        assert run("train", arguments) == 0
+        printed = capsys.readouterr().out
+        assert note in printed and ("fewer than SAMPLER.K" in printed) == bool(note)
+        assert "note: 1 identities are in train and in test, as [1]" in printed
+        assert "note: the learning rate stays constant" in printed
 
 
 def test_a_test_of_nothing(tmp_path, capsys):
