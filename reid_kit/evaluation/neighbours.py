@@ -14,22 +14,22 @@ class Neighbours:
     """Squared Euclidean distances of rows (N, D), the first of them queries and the others their gallery.
 
     nearest (N, count): the smallest of each row, ascending, beginning with its own 0. positions (N, count): of which
-    rows they are. farthest (N,): the largest, above 0. between (queries, N - queries): those of queries and gallery.
+    rows they are. farthest (N,): the largest, above 0.
 
     Squares of distances are computed, and of each only what is nearer than the nearest so far is looked at again.
     """
 
-    def __init__(self, rows: Tensor, norms: Tensor, count: int, queries: int, threads: ThreadPoolExecutor):
+    def __init__(self, rows: Tensor, norms: Tensor, count: int, between: Tensor, threads: ThreadPoolExecutor):
         """
         Args:
             norms: (N,) the rows' squared norms.
+            between: (Q, N - Q) is filled with the distances of queries and gallery.
             threads: those of `exact_products`.
         """
-        self.rows, self.norms, self.queries = rows, norms, queries
+        self.rows, self.norms, self.between = rows, norms, between
         self.nearest = rows.new_full((len(rows), count), torch.inf)
         self.positions = torch.zeros_like(self.nearest, dtype=torch.int64)
         self.farthest = torch.full_like(norms, torch.finfo(norms.dtype).tiny)
-        self.between = rows.new_empty(queries, len(rows) - queries)
         size = block_size(rows.device)
         parts = [slice(*part) for part in blocks(slice(0, len(rows)), size)]
         list(threads.map(self.compare_within, parts))
@@ -66,9 +66,10 @@ class Neighbours:
         """(p, o), also written to where they are wanted."""
         found = torch.addmm(self.norms[others], self.rows[part], self.rows[others].T, alpha=-2)
         found.add_(self.norms[part, None]).clamp_(min=0)
-        if part.start < self.queries < others.stop:
-            kept = found[: self.queries - part.start, max(self.queries - others.start, 0) :]
-            end = others.stop - self.queries
+        queries = len(self.between)
+        if part.start < queries < others.stop:
+            kept = found[: queries - part.start, max(queries - others.start, 0) :]
+            end = others.stop - queries
             self.between[part.start : part.start + len(kept), end - kept.shape[1] : end] = kept
         self.farthest[others] = torch.maximum(self.farthest[others], found.amax(0))
         return found

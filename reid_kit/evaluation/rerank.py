@@ -44,22 +44,24 @@ def k_reciprocal_distance(
         FeatureRows(features, name, device, cosine=False)
         for features, name in ((query_features, "query"), (gallery_features, "gallery"))
     ]
-    total = len(sides[0]) + len(sides[1])
+    queries, gallery = map(len, sides)
+    total = queries + gallery
     if not 1 <= k1 < total or not 1 <= k2 <= k1:
         raise InputError(f"k1 must lie in 1 .. {total - 1}, for {total} images, and k2 in 1 .. k1; got {k1} and {k2}")
     if not 0 <= lambda_value <= 1:
         raise InputError(f"lambda_value must lie in [0, 1], got {lambda_value}")
+    distances = torch.empty(queries, gallery, device=device)  # outside, as inside it would take no changes by others
     with exact_products() as threads:
         rows = torch.cat([side.block(slice(None)) for side in sides])
-        queries = len(sides[0])
         norms = torch.cat([side.squared_norms for side in sides])
-        found = Neighbours(rows, norms, k1 + 1, queries, threads)
+        found = Neighbours(rows, norms, k1 + 1, distances, threads)
         positions = found.positions.cpu().numpy()
         V = encode(found, positions, k1, threads)
         if k2 > 1:
             V = sparse_rows(positions[:, :k2], np.full((len(rows), k2), 1 / k2)) @ V
-        euclidean = found.between.div_(found.farthest[:queries, None])
-        return add_jaccard(euclidean, lambda_value, V[:queries], V[queries:].tocsc())
+        distances.div_(found.farthest[:queries, None])
+        add_jaccard(distances, lambda_value, V[:queries], V[queries:].tocsc())
+    return distances
 
 
 def sparse_rows(columns: np.ndarray, values: np.ndarray) -> sparse.csr_matrix:
@@ -104,7 +106,7 @@ def encode(found: Neighbours, positions: np.ndarray, k1: int, threads: ThreadPoo
     return sparse.diags(1 / np.asarray(V.sum(1)).ravel()) @ V
 
 
-def add_jaccard(distances: Tensor, lambda_value: float, query: sparse.csr_matrix, gallery: sparse.csc_matrix) -> Tensor:
+def add_jaccard(distances: Tensor, lambda_value: float, query: sparse.csr_matrix, gallery: sparse.csc_matrix) -> None:
     """lambda * `distances` (Q, G) + (1 - lambda) * Jaccard distance, in place.
 
     The latter is 1 - sum of minima / sum of maxima of the encodings' rows, each of which sums to 1.
@@ -117,4 +119,3 @@ def add_jaccard(distances: Tensor, lambda_value: float, query: sparse.csr_matrix
         common = torch.from_numpy(np.bincount(shared.indices, minima, minlength=gallery.shape[0]))
         jaccard = (1 - common / (2 - common)).to(distances)
         distances[row].mul_(lambda_value).add_(jaccard, alpha=1 - lambda_value)
-    return distances
