@@ -13,8 +13,8 @@ from reid_kit.distributed import rank, world_size
 from reid_kit.errors import InputError, NonFiniteError
 from reid_kit.evaluation.features import Array, FeatureRows
 
-GALLERY_BLOCK = 4096  # columns of one matrix product on a GPU; processes share the gallery in these
-CORE_BLOCK = 1024  # columns of one matrix product on a core of the CPU
+GALLERY_BLOCK = 4096  # gallery entries whose features are converted at once; processes share the gallery in these
+CORE_BLOCK = 1024  # gallery entries that one core of a CPU compares at once, at most
 TILE = 64  # rows and columns of a product come in whole tiles: at a ragged edge equal rows can differ in the last bit
 
 
@@ -30,7 +30,11 @@ class Distances(Protocol):
     def largest(self) -> float: ...
 
     def order(self, first: int, last: int, share: slice, threads: ThreadPoolExecutor) -> Tensor:
-        """(last - first, share) float32 values that ascend with the distance; the caller may write to them."""
+        """(last - first, share) float32 values that ascend with the distance; the caller may write to them.
+
+        Args:
+            threads: those of `exact_products`.
+        """
         ...
 
     def order_of_pairs(
@@ -70,39 +74,39 @@ class FeatureDistances:
         rows = whole_tiles(self.query.block(slice(first, last)))
         found = rows.new_empty(len(rows), -(-(share.stop - share.start) // TILE) * TILE)
         tail = share.stop - (share.stop - share.start) % TILE  # apart, so that no more than it has to be filled up
-
-        def write(part: tuple[int, int]) -> None:
-            self.compare(rows, slice(*part), found[:, part[0] - share.start :])
-
-        parts = *blocks(slice(share.start, tail), block_size(self.device)), *blocks(slice(tail, share.stop), TILE)
-        list(threads.map(write, parts))
+        size = share.stop - share.start if self.gallery_rows.ready else GALLERY_BLOCK
+        for start, stop in (*blocks(slice(share.start, tail), max(size, 1)), *blocks(slice(tail, share.stop), TILE)):
+            self.compare(rows, slice(start, stop), found[:, start - share.start :], threads)
         return found[: last - first, : share.stop - share.start]
 
-    @torch.inference_mode()
-    def compare(self, rows: Tensor, part: slice | np.ndarray, found: Tensor) -> None:
+    def compare(self, rows: Tensor, part: slice | np.ndarray, found: Tensor, threads: ThreadPoolExecutor) -> None:
         """Writes the order values of `rows` and a part of the gallery, which begins at the first column of `found`."""
         block = whole_tiles(self.gallery_rows.block(part))
         norms = whole_tiles(self.gallery_rows.squared_norms[part, None])[:, 0]
-        out = found[:, : len(block)]
-        if self.gallery_rows.cosine:
-            torch.matmul(rows, block.T, out=out).mul_(-norms.rsqrt())
-        else:
-            torch.addmm(norms, rows, block.T, alpha=-2, out=out)
+        share = -(-len(block) // torch.get_num_threads() // TILE) * TILE
+        size = min(share, CORE_BLOCK) if self.device.type == "cpu" else len(block)
+
+        @torch.inference_mode()
+        def write(piece: tuple[int, int]) -> None:
+            start, stop = piece
+            out = found[:, start:stop]
+            if self.gallery_rows.cosine:
+                torch.matmul(rows, block[start:stop].T, out=out).mul_(-norms[start:stop].rsqrt())
+            else:
+                torch.addmm(norms[start:stop], rows, block[start:stop].T, alpha=-2, out=out)
+
+        list(threads.map(write, blocks(slice(0, len(block)), size)))
 
     def order_of_pairs(
         self, first: int, last: int, query: np.ndarray, gallery: np.ndarray, threads: ThreadPoolExecutor
     ) -> np.ndarray:
         rows, values = whole_tiles(self.query.block(slice(first, last))), np.empty(len(query), np.float32)
         wanted, place = np.unique(gallery, return_inverse=True)
-
-        def write(part: tuple[int, int]) -> None:
-            start, stop = part
+        for start, stop in blocks(slice(0, len(wanted)), GALLERY_BLOCK):
             found = rows.new_empty(len(rows), -(-(stop - start) // TILE) * TILE)
-            self.compare(rows, wanted[start:stop], found)
+            self.compare(rows, wanted[start:stop], found, threads)
             here = (place >= start) & (place < stop)
             values[here] = found.cpu().numpy()[query[here], place[here] - start]
-
-        list(threads.map(write, blocks(slice(0, len(wanted)), block_size(self.device))))
         return values
 
     def of_order(self, order: Tensor, query: Tensor) -> Tensor:
@@ -149,11 +153,6 @@ def whole_tiles(rows: Tensor) -> Tensor:
 def blocks(part: slice, size: int) -> Iterator[tuple[int, int]]:
     for start in range(part.start, part.stop, size):
         yield start, min(start + size, part.stop)
-
-
-def block_size(device: torch.device) -> int:
-    """Columns of one matrix product."""
-    return CORE_BLOCK if device.type == "cpu" else GALLERY_BLOCK
 
 
 def process_share(count: int) -> slice:

@@ -37,6 +37,12 @@ class FeatureRows:
     def width(self) -> int:
         return self.features.shape[1]
 
+    @property
+    def ready(self) -> bool:
+        """Whether blocks are views of the features, which take no memory."""
+        first = torch.as_tensor(self.features[:1])
+        return first.dtype == torch.float32 and first.device == self.device
+
     def block(self, part: slice | np.ndarray) -> Tensor:
         """(n, D) float32 rows on the device."""
         return torch.as_tensor(self.features[part]).to(self.device, torch.float32)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reid_kit.evaluation.distances import block_size, blocks
+from reid_kit.evaluation.distances import CORE_BLOCK, GALLERY_BLOCK, blocks
 
 
 class Neighbours:
@@ -30,7 +30,7 @@ class Neighbours:
         self.nearest = rows.new_full((len(rows), count), torch.inf)
         self.positions = torch.zeros_like(self.nearest, dtype=torch.int64)
         self.farthest = torch.full_like(norms, torch.finfo(norms.dtype).tiny)
-        size = block_size(rows.device)
+        size = CORE_BLOCK if rows.device.type == "cpu" else GALLERY_BLOCK
         parts = [slice(*part) for part in blocks(slice(0, len(rows)), size)]
         list(threads.map(self.compare_within, parts))
         for place, part in enumerate(parts[:-1]):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from reid_kit.evaluation import distances as distances_module
+from reid_kit.evaluation import neighbours
 from reid_kit.evaluation.distances import exact_products
 from reid_kit.evaluation.neighbours import Neighbours
 
@@ -10,7 +10,7 @@ from reid_kit.evaluation.neighbours import Neighbours
 @pytest.mark.parametrize("block", [1024, 90, 8])
 @pytest.mark.parametrize("total, queries", [(301, 40), (301, 300), (12, 1)])
 def test_equal_to_all_distances_in_float64(total, queries, block, monkeypatch):
-    monkeypatch.setattr(distances_module, "CORE_BLOCK", block)  # also fewer than the neighbours
+    monkeypatch.setattr(neighbours, "CORE_BLOCK", block)  # also fewer than the neighbours
     random = np.random.default_rng(block)
     rows = torch.from_numpy(random.standard_normal((total, 7)).astype(np.float32))
     rows[-3:] = rows[1]  # duplicates, whose distances are 0 but for rounding

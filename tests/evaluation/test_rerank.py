@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from reid_kit.errors import InputError, NonFiniteError
-from reid_kit.evaluation import distances, rerank
+from reid_kit.evaluation import neighbours, rerank
 from reid_kit.evaluation.rerank import k_reciprocal_distance
 
 
@@ -51,7 +51,7 @@ def clusters(seed, queries=15, gallery=70):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_equal_to_the_dense_definition(seed, rows, k1, k2, lambda_value, monkeypatch):
     monkeypatch.setattr(rerank, "ROWS", rows)
-    monkeypatch.setattr(distances, "CORE_BLOCK", rows)  # fewer than the images, and than their neighbours
+    monkeypatch.setattr(neighbours, "CORE_BLOCK", rows)  # fewer than the images, and than their neighbours
     q, g = clusters(seed)
     found = k_reciprocal_distance(q, g, k1, k2, lambda_value)
     expected = dense(q, g, k1, k2, lambda_value)

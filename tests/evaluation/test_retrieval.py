@@ -80,15 +80,18 @@ def test_block_sizes_and_threads_change_nothing(distinct, monkeypatch):
     q, g, *labels = large(np.random.default_rng(1))
     sides = q, g[np.random.default_rng(2).integers(0, distinct, len(g))], *labels  # with 40, every rank has ties
     expected = evaluate_retrieval(*sides)
-    for rows, block, threads in ((4 * 2000 * 70, 64, 1), (4 * 2000 * 200, 704, 2), (1, 2048, 2)):
+    for rows, block, threads in ((4 * 2000 * 70, 64, 1), (4 * 2000 * 200, 704, 2), (1, 2048, 3)):
         monkeypatch.setattr(ranks_module, "ROWS_MEMORY", rows)
+        monkeypatch.setattr(distances_module, "GALLERY_BLOCK", block)
         monkeypatch.setattr(distances_module, "CORE_BLOCK", block)
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         result = evaluate_retrieval(*sides)
+        converted = evaluate_retrieval(sides[0], sides[1].astype(np.float64), *labels)
         torch.set_num_threads(before)
         assert np.array_equal(result.first_match_rank, expected.first_match_rank)
         assert np.array_equal(result.average_precision, expected.average_precision, equal_nan=True)
+        assert np.array_equal(converted.average_precision, expected.average_precision, equal_nan=True)
 
 
 def test_torch_uses_as_many_cores_afterwards():
