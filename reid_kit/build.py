@@ -13,6 +13,7 @@ from reid_kit.data.sampler import IdentitySampler, ShuffledSampler
 from reid_kit.distributed import rank, world_size
 from reid_kit.errors import InputError, unknown_name
 from reid_kit.evaluation import RetrievalResult
+from reid_kit.inference.testing import TestSettings, test_retrieval
 from reid_kit.losses import build_loss
 from reid_kit.losses.cross_batch_memory import CrossBatchMemory
 from reid_kit.losses.multilevel import MultiLevel
@@ -25,7 +26,6 @@ from reid_kit.training.hard_identities import HardIdentities
 from reid_kit.training.optimizer import build_optimizer
 from reid_kit.training.run_folder import RunFolder
 from reid_kit.training.schedule import build_schedule
-from reid_kit.training.testing import TestSettings, test_retrieval
 from reid_kit.training.trainer import Recipe, Trainer
 
 

@@ -1,142 +1,32 @@
-"""Every key of a run: its default, its meaning, its choices; and how a YAML file becomes a checked config.
+"""How a YAML file becomes a checked config; the keys stand in config_keys.py.
 
 A config file holds only what differs from the defaults below. `_BASE_` names the file or the list of files, relative
 to it, that it inherits from; later ones win. `KEY VALUE` pairs from the command line come last.
 """
 
+import copy
 from collections.abc import Sequence
 from contextlib import suppress
-from math import inf
 from pathlib import Path
 
 import yaml
 from yacs.config import CfgNode
 
+from reid_kit.config_keys import KEYS
 from reid_kit.errors import InputError, unknown_name
 
-DEFAULTS = CfgNode()
 
-DEFAULTS.DATA = CfgNode()
-DEFAULTS.DATA.NAME = "market1501"  # a reader's name: see `reid-kit doctor --help`
-DEFAULTS.DATA.ROOT = "datasets"  # the dataset's own folder or its parent
-DEFAULTS.DATA.OPTIONS = CfgNode(new_allowed=True)  # what the reader takes beside the root, for example {boxes: labeled}
-DEFAULTS.DATA.HEIGHT = 256  # pixels
-DEFAULTS.DATA.WIDTH = 128  # pixels
-DEFAULTS.DATA.USE_BOX = False  # crop the annotated box in training, query and gallery alike
-DEFAULTS.DATA.WORKERS = 4  # processes that read images; 0 reads in the main one
-DEFAULTS.DATA.ON_BAD_IMAGE = "error"  # error | skip: what an unreadable image does
+def defaults() -> CfgNode:
+    """A config of the defaults of KEYS."""
+    config = CfgNode()
+    for name, key in KEYS.items():
+        section, word = name.split(".")
+        value = CfgNode(new_allowed=True) if key.default == {} else copy.deepcopy(key.default)
+        config.setdefault(section, CfgNode())[word] = value
+    return config
 
-DEFAULTS.AUGMENT = CfgNode()
-DEFAULTS.AUGMENT.FLIP = 0.5  # probability of a horizontal flip
-DEFAULTS.AUGMENT.PAD = 10  # pixels added on each side before the random crop
-DEFAULTS.AUGMENT.ENLARGE = 1.0  # factor on height and width before the random crop
-DEFAULTS.AUGMENT.ERASING = 0.0  # probability of random erasing
-DEFAULTS.AUGMENT.COLOR_JITTER = 0.0  # strength of brightness, contrast and saturation changes
 
-DEFAULTS.SAMPLER = CfgNode()
-DEFAULTS.SAMPLER.NAME = "identity"  # identity: P x K batches | shuffled: images in random order
-DEFAULTS.SAMPLER.P = 18  # identities a batch
-DEFAULTS.SAMPLER.K = 4  # images an identity
-DEFAULTS.SAMPLER.BATCHES_PER_EPOCH = 0  # 0: as many as one pass over the images takes
-DEFAULTS.SAMPLER.HARD_IDENTITY_POOL = 0  # size of each identity's pool of confusing identities; 0: no pool
-DEFAULTS.SAMPLER.DOMAINS = "any"  # any | mixed: an identity's K images come from both of its domains
-
-DEFAULTS.MODEL = CfgNode()
-DEFAULTS.MODEL.BACKBONE = "resnet50"  # any timm name, or bn_inception
-DEFAULTS.MODEL.WEIGHTS = "imagenet"  # imagenet (timm's) | none | path of a local file
-DEFAULTS.MODEL.MEAN = []  # of the red, green and blue of images in 0 .. 1; []: what timm's weights expect
-DEFAULTS.MODEL.STD = []
-DEFAULTS.MODEL.LAST_STRIDE = 2  # stride of the backbone's last stage: 2, or 1 for a finer map
-DEFAULTS.MODEL.POOLING = "average"  # average | max | gem
-DEFAULTS.MODEL.EMBEDDING_SIZE = 0  # width of a linear layer after the pooling; 0: no layer
-DEFAULTS.MODEL.NECK = "none"  # none | bnneck
-DEFAULTS.MODEL.LEVELS = []  # for example [low, middle, high]: an embedding after each of several stages
-
-DEFAULTS.LOSS = CfgNode()
-DEFAULTS.LOSS.TERMS = [{"name": "soft_ranking_threshold", "thresholds": "hard", "margin": "soft"}]
-# A weighted sum. Each term: `name`, `weight` (1.0), `feature` (metric | inference; the loss knows its own), `memory`
-# (size of a cross-batch memory; 0), and the loss's options.
-
-DEFAULTS.OPTIMIZER = CfgNode()
-DEFAULTS.OPTIMIZER.NAME = "adam"  # adam | adamw | sgd
-DEFAULTS.OPTIMIZER.LR = 3e-4
-DEFAULTS.OPTIMIZER.WEIGHT_DECAY = 5e-4  # of every parameter, norms, biases and the losses' own too; decoupled in adamw
-DEFAULTS.OPTIMIZER.MOMENTUM = 0.9  # sgd only
-DEFAULTS.OPTIMIZER.HEAD_LR_FACTOR = 1.0  # on LR, for the layers after the backbone
-DEFAULTS.OPTIMIZER.LOSS_LR_FACTOR = 1.0  # on LR, for what the losses own: class weights, proxies, boundaries
-DEFAULTS.OPTIMIZER.CLIP_NORM = 0.0  # largest norm of the gradient; 0: no clipping
-
-DEFAULTS.SCHEDULE = CfgNode()
-DEFAULTS.SCHEDULE.NAME = "constant"  # constant | step | cosine | exponential; stepped every iteration
-DEFAULTS.SCHEDULE.WARMUP_EPOCHS = 0.0  # linear from LR / 100
-DEFAULTS.SCHEDULE.STEPS = []  # step: epochs at which LR is multiplied by GAMMA
-DEFAULTS.SCHEDULE.GAMMA = 0.1
-DEFAULTS.SCHEDULE.DECAY_START = 0.0  # exponential: epoch at which the decay begins
-DEFAULTS.SCHEDULE.END_FACTOR = 0.001  # cosine, exponential: LR at the end, as a share of LR
-
-DEFAULTS.TRAIN = CfgNode()
-DEFAULTS.TRAIN.OUTPUT = ""  # the run folder; "": runs/ and the config file's name
-DEFAULTS.TRAIN.EPOCHS = 60
-DEFAULTS.TRAIN.SEED = 0
-DEFAULTS.TRAIN.DEVICE = "auto"  # auto: cuda where there is one | cpu | cuda | cuda:1
-DEFAULTS.TRAIN.AMP = True  # bfloat16 autocast on GPUs that have it
-DEFAULTS.TRAIN.COMPILE = False  # torch.compile of the backbone
-DEFAULTS.TRAIN.EMA = 0.0  # decay of the averaged weights that are tested and kept; 0: none
-DEFAULTS.TRAIN.EVAL_EVERY = 10  # epochs; the last epoch is always tested
-DEFAULTS.TRAIN.CHECKPOINT_EVERY = 0  # iterations; 0: at the end of each epoch
-
-DEFAULTS.TEST = CfgNode()
-DEFAULTS.TEST.BATCH_SIZE = 128
-DEFAULTS.TEST.METRIC = "euclidean"  # euclidean | cosine
-DEFAULTS.TEST.FEATURE = "inference"  # inference (after the neck) | metric (before it)
-DEFAULTS.TEST.FLIP = False  # average the features of an image and its mirror image
-DEFAULTS.TEST.AVERAGE_PRECISION = "step"  # step | trapezoid
-
-CHOICES = {
-    "DATA.ON_BAD_IMAGE": ("error", "skip"),
-    "SAMPLER.NAME": ("identity", "shuffled"),
-    "SAMPLER.DOMAINS": ("any", "mixed"),
-    "MODEL.LAST_STRIDE": (1, 2),
-    "MODEL.POOLING": ("average", "max", "gem"),
-    "MODEL.NECK": ("none", "bnneck"),
-    "OPTIMIZER.NAME": ("adam", "adamw", "sgd"),
-    "SCHEDULE.NAME": ("constant", "step", "cosine", "exponential"),
-    "TEST.METRIC": ("euclidean", "cosine"),
-    "TEST.FEATURE": ("inference", "metric"),
-    "TEST.AVERAGE_PRECISION": ("step", "trapezoid"),
-}
-RANGES = {  # least and largest value
-    "DATA.HEIGHT": (1, inf),
-    "DATA.WIDTH": (1, inf),
-    "DATA.WORKERS": (0, inf),
-    "AUGMENT.FLIP": (0, 1),
-    "AUGMENT.PAD": (0, inf),
-    "AUGMENT.ENLARGE": (1, inf),
-    "AUGMENT.ERASING": (0, 1),
-    "AUGMENT.COLOR_JITTER": (0, 1),
-    "SAMPLER.P": (1, inf),
-    "SAMPLER.K": (1, inf),
-    "SAMPLER.BATCHES_PER_EPOCH": (0, inf),
-    "SAMPLER.HARD_IDENTITY_POOL": (0, inf),
-    "MODEL.EMBEDDING_SIZE": (0, inf),
-    "OPTIMIZER.LR": (0, inf),
-    "OPTIMIZER.WEIGHT_DECAY": (0, inf),
-    "OPTIMIZER.MOMENTUM": (0, 1),
-    "OPTIMIZER.HEAD_LR_FACTOR": (0, inf),
-    "OPTIMIZER.LOSS_LR_FACTOR": (0, inf),
-    "OPTIMIZER.CLIP_NORM": (0, inf),
-    "SCHEDULE.WARMUP_EPOCHS": (0, inf),
-    "SCHEDULE.GAMMA": (0, 1),
-    "SCHEDULE.DECAY_START": (0, inf),
-    "SCHEDULE.END_FACTOR": (0, 1),
-    "TRAIN.EPOCHS": (1, inf),
-    "TRAIN.SEED": (0, inf),
-    "TRAIN.EMA": (0, 1),
-    "TRAIN.EVAL_EVERY": (1, inf),
-    "TRAIN.CHECKPOINT_EVERY": (0, inf),
-    "TEST.BATCH_SIZE": (1, inf),
-}
-NUMBERS = {"MODEL.MEAN": (0, 3), "MODEL.STD": (0, 3), "SCHEDULE.STEPS": None}  # lists of numbers, and their lengths
+DEFAULTS = defaults()
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
@@ -261,15 +151,14 @@ def _checked(name: str, value, default, source: str):
     if type(value) is not type(default):
         expected = {"bool": "true or false", "str": "text"}.get(type(default).__name__, type(default).__name__)
         raise InputError(f"{source}: {name} must be {expected}, got {value!r}; the default is {default!r}")
-    if name in CHOICES and value not in CHOICES[name]:
-        raise unknown_name(f"value of {name} in {source}:", value, map(str, CHOICES[name]))
-    least, largest = RANGES.get(name, (value, value))
-    if name in RANGES and not least <= value <= largest:
-        above = "" if largest == inf else f" and at most {largest}"
-        raise InputError(f"{source}: {name} must be at least {least}{above}, got {value}")
-    if name in NUMBERS:
-        lengths = NUMBERS[name] or (len(value),)
-        if len(value) not in lengths or not all(type(number) in (int, float) for number in value):
-            count = f"{lengths[-1]} " if NUMBERS[name] else ""
+    key = KEYS[name]
+    if key.choices and value not in key.choices:
+        raise unknown_name(f"value of {name} in {source}:", value, map(str, key.choices))
+    if key.least is not None and not key.least <= value <= key.most:
+        raise InputError(f"{source}: {name} must be at least {key.least} and at most {key.most:,}, got {value}")
+    if key.numbers:
+        fits = not value or key.length in (None, len(value))
+        if not fits or not all(type(number) in (int, float) for number in value):
+            count = f"{key.length} " if key.length else ""
             raise InputError(f"{source}: {name} must be a list of {count}numbers, got {value!r}")
     return value

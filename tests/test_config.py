@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
-from reid_kit.config import CHOICES, DEFAULTS, RANGES, config_from_text, load_config
+from reid_kit.config import DEFAULTS, config_from_text, load_config
+from reid_kit.config_keys import KEYS
 from reid_kit.errors import InputError
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
@@ -120,10 +122,10 @@ def test_missing_file():
         load_config("nowhere.yaml")
 
 
-@pytest.mark.parametrize("name", [*CHOICES, *RANGES])
-def test_checked_keys_exist_and_their_defaults_pass(name):
-    section, key = name.split(".")
-    value = DEFAULTS[section][key]
-    assert value in CHOICES.get(name, [value])
-    least, largest = RANGES.get(name, (value, value))
-    assert least <= value <= largest
+@pytest.mark.parametrize("name", KEYS)
+def test_defaults_pass_their_own_checks(name):
+    key = KEYS[name]
+    section, word = name.split(".")
+    assert DEFAULTS[section][word] == key.default and key.meaning
+    config = load_config(None, [name, yaml.safe_dump(key.default)])
+    assert config[section][word] == key.default

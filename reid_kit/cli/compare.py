@@ -17,9 +17,9 @@ from reid_kit.cli.train import train
 from reid_kit.config import load_config
 from reid_kit.distributed import rank, start_processes
 from reid_kit.errors import InputError
-from reid_kit.evaluation.report import in_percent
 from reid_kit.files import write_atomically
-from reid_kit.markdown import markdown_table
+from reid_kit.report.markdown import markdown_table
+from reid_kit.report.tables import in_percent
 
 MEASURES = ("mAP", "CMC@1", "mINP")
 

@@ -27,8 +27,8 @@ from reid_kit.data.records import Record
 from reid_kit.errors import InputError
 from reid_kit.evaluation.feature_files import SAVE, write_feature_file
 from reid_kit.files import write_atomically
+from reid_kit.inference.testing import TestSettings, embed_records
 from reid_kit.model.checkpoint import load_checkpoint, load_model
-from reid_kit.training.testing import TestSettings, embed_records
 
 PART = 4096  # images whose features are in memory at once
 
@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", metavar="DIR", help="where the dataset is")
     parser.add_argument("--images", type=Path, metavar="DIR", help="all images below a folder")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="FILE.npz or FILE.safetensors")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config.py and new values")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config_keys.py and new values"
+    )
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -23,10 +23,10 @@ from reid_kit.errors import InputError
 from reid_kit.evaluation import RetrievalResult
 from reid_kit.evaluation.expansion import POOLINGS
 from reid_kit.evaluation.feature_files import read_feature_file
-from reid_kit.evaluation.report import box_table, result_table
+from reid_kit.inference.results import write_results
+from reid_kit.inference.testing import TestSettings, better_queries, evaluate, test_retrieval
 from reid_kit.model.checkpoint import load_checkpoint, load_model
-from reid_kit.training.results import write_results
-from reid_kit.training.testing import TestSettings, better_queries, evaluate, test_retrieval
+from reid_kit.report.tables import box_table, result_table
 
 BOX_TABLE_RANKS = {"consumer_to_shop": 20, "demo_consumer_to_shop": 20}  # k of CMC@k; 1 elsewhere
 
@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--multi-query", choices=sorted(POOLINGS), default="", help="pool a person's queries of a camera"
     )
     parser.add_argument("--features", action="append", default=[], metavar="FILE", help=".npz, .safetensors or .mat")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config.py and new values")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config_keys.py and new values"
+    )
 
 
 def main(arguments: argparse.Namespace) -> None:

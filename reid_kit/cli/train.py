@@ -31,11 +31,11 @@ from reid_kit.data.records import RetrievalDataset
 from reid_kit.distributed import rank, start_processes, wait_for_all
 from reid_kit.errors import InputError
 from reid_kit.files import write_atomically
+from reid_kit.inference.results import write_results
+from reid_kit.inference.testing import test_retrieval
 from reid_kit.model.checkpoint import load_checkpoint, load_model
-from reid_kit.training.curves import training_curves
-from reid_kit.training.results import write_results
+from reid_kit.report.training_curves import training_curves
 from reid_kit.training.run_folder import RunFolder
-from reid_kit.training.testing import test_retrieval
 
 FREE_ON_RESUME = {"DATA.ROOT", "DATA.WORKERS", "TRAIN.DEVICE", "TRAIN.OUTPUT", "TEST.BATCH_SIZE"}
 
@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE", help="a YAML file, as in configs/")
     parser.add_argument("--resume", action="store_true", help="go on with the run in TRAIN.OUTPUT")
     parser.add_argument("--dry-run", action="store_true", help="print config, dataset and model size; train nothing")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config.py and new values")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config_keys.py and new values"
+    )
 
 
 def main(arguments: argparse.Namespace) -> None:

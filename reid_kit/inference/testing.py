@@ -15,7 +15,7 @@ from reid_kit.evaluation import RetrievalResult, evaluate_distances, evaluate_re
 from reid_kit.evaluation.clustering import normalized_mutual_information
 from reid_kit.evaluation.expansion import expand_queries, pool_queries
 from reid_kit.evaluation.feature_files import FeatureSet
-from reid_kit.training.features import extract_features
+from reid_kit.inference.features import extract_features
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from reid_kit.evaluation.picture import GREEN, GREY, RED, Tile, ranked_list_picture
-from reid_kit.evaluation.ranked_list import ranked_lists, worst_and_median
+from reid_kit.report.picture import GREEN, GREY, RED, Tile, ranked_list_picture
+from reid_kit.report.ranked_list import ranked_lists, worst_and_median
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])

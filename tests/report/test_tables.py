@@ -3,7 +3,7 @@ import json
 import numpy as np
 
 from reid_kit import evaluate_retrieval
-from reid_kit.evaluation.report import box_table, result_json, result_table
+from reid_kit.report.tables import box_table, result_json, result_table
 
 
 def results():

@@ -8,8 +8,8 @@ import torch
 from reid_kit.data.records import Protocol, Record
 from reid_kit.errors import InputError
 from reid_kit.image import read_image, resize
+from reid_kit.inference.testing import ImageSet, TestSettings, better_queries, embed_records, evaluate
 from reid_kit.model.embedder import Embedder
-from reid_kit.training.testing import ImageSet, TestSettings, better_queries, embed_records, evaluate
 
 
 def images(identities, cameras, seed=0):

@@ -5,9 +5,9 @@ import io
 import numpy as np
 from matplotlib.figure import Figure
 
-from reid_kit.evaluation.report import FALSE_MATCH_RATES
 from reid_kit.evaluation.retrieval import RetrievalResult
 from reid_kit.evaluation.verification import DistanceHistogram
+from reid_kit.report.tables import FALSE_MATCH_RATES
 
 RANKS = 50
 BARS = 128

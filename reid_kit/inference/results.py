@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_kit.evaluation.picture import Tile, ranked_list_picture
-from reid_kit.evaluation.plots import result_curves
-from reid_kit.evaluation.ranked_list import ranked_lists, worst, worst_and_median
-from reid_kit.evaluation.report import result_json, result_table, verification_table
 from reid_kit.files import write_atomically
 from reid_kit.image import read_image
-from reid_kit.training.testing import ImageSet, Tested
+from reid_kit.inference.testing import ImageSet, Tested
+from reid_kit.report.picture import Tile, ranked_list_picture
+from reid_kit.report.plots import result_curves
+from reid_kit.report.ranked_list import ranked_lists, worst, worst_and_median
+from reid_kit.report.tables import result_json, result_table, verification_table
 
 QUERIES_SHOWN = 4  # of the worst, and of those around the median
 WORST_SHOWN = 20

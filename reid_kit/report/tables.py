@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from reid_kit.evaluation.retrieval import RetrievalResult
-from reid_kit.markdown import markdown_table
+from reid_kit.report.markdown import markdown_table
 
 FALSE_MATCH_RATES = (1e-4, 1e-3, 1e-2)
 

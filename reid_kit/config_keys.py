@@ -1,0 +1,103 @@
+"""Every key of a run, in one place: its default, what it means, and which values it takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MANY = 2**31 - 1  # more of anything than a run has
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a config. Its type is that of `default`.
+
+    choices: the values it takes; none: any. least, most: the range of a number. numbers: it is a list of numbers.
+    length: of that list, where it is not empty.
+    """
+
+    default: object
+    meaning: str
+    choices: Sequence = ()
+    least: float | None = None
+    most: float = MANY
+    numbers: bool = False
+    length: int | None = None
+
+
+KEYS = {
+    "DATA.NAME": Key("market1501", "a reader's name: see `reid-kit doctor --help`"),
+    "DATA.ROOT": Key("datasets", "the dataset's own folder or its parent"),
+    "DATA.OPTIONS": Key({}, "what the reader takes beside the root, for example {boxes: labeled}"),
+    "DATA.HEIGHT": Key(256, "of the network's input, in pixels", least=1, most=4096),
+    "DATA.WIDTH": Key(128, "of the network's input, in pixels", least=1, most=4096),
+    "DATA.USE_BOX": Key(False, "crop the annotated box in training, query and gallery alike"),
+    "DATA.WORKERS": Key(4, "processes that read images; 0 reads in the main one", least=0, most=256),
+    "DATA.ON_BAD_IMAGE": Key("error", "what an unreadable image does", choices=("error", "skip")),
+    #
+    "AUGMENT.FLIP": Key(0.5, "probability of a horizontal flip", least=0, most=1),
+    "AUGMENT.PAD": Key(10, "pixels added on each side before the random crop", least=0, most=4096),
+    "AUGMENT.ENLARGE": Key(1.0, "factor on height and width before the random crop", least=1, most=8),
+    "AUGMENT.ERASING": Key(0.0, "probability of random erasing", least=0, most=1),
+    "AUGMENT.COLOR_JITTER": Key(0.0, "strength of brightness, contrast and saturation changes", least=0, most=1),
+    #
+    "SAMPLER.NAME": Key(
+        "identity", "identity: P x K batches; shuffled: images in random order", choices=("identity", "shuffled")
+    ),
+    "SAMPLER.P": Key(18, "identities a batch", least=1, most=65536),
+    "SAMPLER.K": Key(4, "images an identity", least=1, most=65536),
+    "SAMPLER.BATCHES_PER_EPOCH": Key(0, "0: as many as one pass over the images takes", least=0),
+    "SAMPLER.HARD_IDENTITY_POOL": Key(0, "size of each identity's pool of confusing identities; 0: no pool", least=0),
+    "SAMPLER.DOMAINS": Key(
+        "any", "mixed: an identity's K images come from both of its domains", choices=("any", "mixed")
+    ),
+    #
+    "MODEL.BACKBONE": Key("resnet50", "any timm name, or bn_inception"),
+    "MODEL.WEIGHTS": Key("imagenet", "imagenet (timm's), none, or the path of a local file"),
+    "MODEL.MEAN": Key(
+        [], "of red, green and blue of images in 0 .. 1; []: what timm's weights expect", numbers=True, length=3
+    ),
+    "MODEL.STD": Key([], "the deviation, as MEAN", numbers=True, length=3),
+    "MODEL.LAST_STRIDE": Key(2, "stride of the backbone's last stage; 1 gives a finer map", choices=(1, 2)),
+    "MODEL.POOLING": Key("average", "from the map to a vector", choices=("average", "max", "gem")),
+    "MODEL.EMBEDDING_SIZE": Key(0, "width of a linear layer after the pooling; 0: no layer", least=0, most=65536),
+    "MODEL.NECK": Key("none", "between the metric and the inference feature", choices=("none", "bnneck")),
+    "MODEL.LEVELS": Key([], "for example [low, middle, high]: an embedding after each of several stages"),
+    #
+    "LOSS.TERMS": Key(
+        [{"name": "soft_ranking_threshold", "thresholds": "hard", "margin": "soft"}],
+        "a weighted sum; each term: name, weight (1.0), feature (metric or inference; the loss knows its own), memory "
+        "(size of a cross-batch memory; 0), and the loss's options",
+    ),
+    #
+    "OPTIMIZER.NAME": Key("adam", "adamw decouples the weight decay", choices=("adam", "adamw", "sgd")),
+    "OPTIMIZER.LR": Key(3e-4, "learning rate of the backbone", least=0, most=1e6),
+    "OPTIMIZER.WEIGHT_DECAY": Key(5e-4, "of every parameter, norms, biases and the losses' own too", least=0, most=1e6),
+    "OPTIMIZER.MOMENTUM": Key(0.9, "sgd only", least=0, most=1),
+    "OPTIMIZER.HEAD_LR_FACTOR": Key(1.0, "on LR, for the layers after the backbone", least=0, most=1e6),
+    "OPTIMIZER.LOSS_LR_FACTOR": Key(
+        1.0, "on LR, for what the losses own: class weights, proxies, boundaries", least=0, most=1e6
+    ),
+    "OPTIMIZER.CLIP_NORM": Key(0.0, "largest norm of the gradient; 0: no clipping", least=0, most=1e6),
+    #
+    "SCHEDULE.NAME": Key("constant", "stepped every iteration", choices=("constant", "step", "cosine", "exponential")),
+    "SCHEDULE.WARMUP_EPOCHS": Key(0.0, "linear from LR / 100", least=0),
+    "SCHEDULE.STEPS": Key([], "step: epochs at which LR is multiplied by GAMMA", numbers=True),
+    "SCHEDULE.GAMMA": Key(0.1, "step: the factor", least=0, most=1),
+    "SCHEDULE.DECAY_START": Key(0.0, "exponential: epoch at which the decay begins", least=0),
+    "SCHEDULE.END_FACTOR": Key(0.001, "cosine, exponential: LR at the end, as a share of LR", least=0, most=1),
+    #
+    "TRAIN.OUTPUT": Key("", "the run folder; empty: runs/ and the config file's name"),
+    "TRAIN.EPOCHS": Key(60, "passes of the sampler", least=1),
+    "TRAIN.SEED": Key(0, "of weights, batches and augmentation", least=0),
+    "TRAIN.DEVICE": Key("auto", "auto (cuda where there is one), cpu, cuda, cuda:1"),
+    "TRAIN.AMP": Key(True, "bfloat16 autocast on GPUs that have it"),
+    "TRAIN.COMPILE": Key(False, "torch.compile of the backbone"),
+    "TRAIN.EMA": Key(0.0, "decay of the averaged weights that are tested and kept; 0: none", least=0, most=1),
+    "TRAIN.EVAL_EVERY": Key(10, "epochs; the last epoch is always tested", least=1),
+    "TRAIN.CHECKPOINT_EVERY": Key(0, "iterations; 0: at the end of each epoch", least=0),
+    #
+    "TEST.BATCH_SIZE": Key(128, "images", least=1, most=65536),
+    "TEST.METRIC": Key("euclidean", "distance of two features", choices=("euclidean", "cosine")),
+    "TEST.FEATURE": Key("inference", "inference: after the neck; metric: before it", choices=("inference", "metric")),
+    "TEST.FLIP": Key(False, "average the features of an image and its mirror image"),
+    "TEST.AVERAGE_PRECISION": Key("step", "trapezoid: Market-1501's script", choices=("step", "trapezoid")),
+}
