@@ -150,6 +150,9 @@ def build_loader(config: CfgNode, records: list[Record], labels: dict[int, int])
 
 
 def build_test_settings(config: CfgNode, device: torch.device) -> TestSettings:
+    for level in config.TEST.LEVELS:
+        if level not in config.MODEL.LEVELS:
+            raise unknown_name("level of TEST.LEVELS, which are those of MODEL.LEVELS:", level, config.MODEL.LEVELS)
     return TestSettings(
         height=config.DATA.HEIGHT,
         width=config.DATA.WIDTH,
@@ -160,6 +163,7 @@ def build_test_settings(config: CfgNode, device: torch.device) -> TestSettings:
         use_box=config.DATA.USE_BOX,
         on_bad_image=config.DATA.ON_BAD_IMAGE,
         feature=config.TEST.FEATURE,
+        levels=tuple(config.TEST.LEVELS),
         flip=config.TEST.FLIP,
         metric=config.TEST.METRIC,
         average_precision=config.TEST.AVERAGE_PRECISION,
@@ -181,13 +185,14 @@ def build_trainer(config: CfgNode, dataset: RetrievalDataset, device: torch.devi
     optimizer = build_optimizer(
         config.OPTIMIZER.NAME,
         [
-            (model.backbone.parameters(), 1.0),
+            (model.backbone.given_parameters(), 1.0),
             (model.head_parameters(), config.OPTIMIZER.HEAD_LR_FACTOR),
             (objective.parameters(), config.OPTIMIZER.LOSS_LR_FACTOR),
         ],
         config.OPTIMIZER.LR,
         config.OPTIMIZER.WEIGHT_DECAY,
         config.OPTIMIZER.MOMENTUM,
+        config.OPTIMIZER.NESTEROV,
     )
     schedule = build_schedule(
         config.SCHEDULE.NAME,

@@ -72,7 +72,8 @@ KEYS = {
     "OPTIMIZER.LR": Key(3e-4, "learning rate of the backbone", least=0, most=1e6),
     "OPTIMIZER.WEIGHT_DECAY": Key(5e-4, "of every parameter, norms, biases and the losses' own too", least=0, most=1e6),
     "OPTIMIZER.MOMENTUM": Key(0.9, "sgd only", least=0, most=1),
-    "OPTIMIZER.HEAD_LR_FACTOR": Key(1.0, "on LR, for the layers after the backbone", least=0, most=1e6),
+    "OPTIMIZER.NESTEROV": Key(True, "sgd only: Nesterov's momentum; false: the plain one, as Caffe has it"),
+    "OPTIMIZER.HEAD_LR_FACTOR": Key(1.0, "on LR, for the layers that no pre-trained weights gave", least=0, most=1e6),
     "OPTIMIZER.LOSS_LR_FACTOR": Key(
         1.0, "on LR, for what the losses own: class weights, proxies, boundaries", least=0, most=1e6
     ),
@@ -98,6 +99,7 @@ KEYS = {
     "TEST.BATCH_SIZE": Key(128, "images", least=1, most=65536),
     "TEST.METRIC": Key("euclidean", "distance of two features", choices=("euclidean", "cosine")),
     "TEST.FEATURE": Key("inference", "inference: after the neck; metric: before it", choices=("inference", "metric")),
+    "TEST.LEVELS": Key([], "those of MODEL.LEVELS whose features are compared, side by side; []: all"),
     "TEST.FLIP": Key(False, "average the features of an image and its mirror image"),
     "TEST.AVERAGE_PRECISION": Key("step", "trapezoid: Market-1501's script", choices=("step", "trapezoid")),
 }

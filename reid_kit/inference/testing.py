@@ -33,6 +33,7 @@ class TestSettings:
     use_box: bool = False
     on_bad_image: str = "error"
     feature: str = "inference"
+    levels: tuple[str, ...] = ()  # of a multilevel model, those compared; none: all
     flip: bool = False
     metric: str = "euclidean"
     average_precision: str = "step"
@@ -105,6 +106,8 @@ def embed_records(model: nn.Module, records: list[Record], settings: TestSetting
         title=title,
     )
     features, positions = (gather_rows(rows.to(settings.device)).cpu() for rows in (features, positions + first))
+    if settings.levels:
+        features = features[:, model.columns(settings.levels)]
     return ImageSet([records[position] for position in positions.tolist()], features)
 
 
@@ -159,6 +162,7 @@ def evaluate(query: Side, gallery: Side, protocol: Protocol, settings: TestSetti
     else:
         sides = (query.features, gallery.features)
         result = evaluate_retrieval(*sides, *labels, metric=settings.metric, device=settings.device, **options)
-    changes = [f", queries pooled by {settings.multi_query}"] * bool(settings.multi_query)
+    changes = [f", levels {' + '.join(settings.levels)}"] * bool(settings.levels)
+    changes += [f", queries pooled by {settings.multi_query}"] * bool(settings.multi_query)
     changes += [f", queries expanded by {settings.expand} neighbours, alpha {settings.alpha:g}"] * bool(settings.expand)
     return replace(result, protocol=result.protocol + "".join(changes))

@@ -1,6 +1,7 @@
 """Images to embeddings: backbone, pooling, embedding layer, neck."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,8 +145,15 @@ class Embedder(nn.Module):
         return torch.from_numpy(resized).permute(0, 3, 1, 2)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that no pre-trained weights give."""
-        return self.heads.parameters()
+        """The parameters that no pre-trained weights gave."""
+        yield from self.heads.parameters()
+        yield from self.backbone.new_parameters()
+
+    def columns(self, levels: Sequence[str]) -> list[int]:
+        """Where the features of these of the model's levels stand among all features."""
+        ends = dict(zip(self.arguments["levels"], accumulate(self.level_sizes)))
+        sizes = dict(zip(self.arguments["levels"], self.level_sizes))
+        return [column for level in levels for column in range(ends[level] - sizes[level], ends[level])]
 
 
 def checked(image: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import re
 import struct
 import sys
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from pickle import UnpicklingError
@@ -29,11 +30,20 @@ DAMAGED = (  # what reading files with random bytes in them raises
 )
 
 
-def load_weights(network: nn.Module, path: str | Path) -> None:
+def auxiliary(network: nn.Module) -> tuple[str, ...]:
+    """How the names of blocks begin that many files of a network's weights lack."""
+    return getattr(network, "auxiliary", ())
+
+
+def load_weights(network: nn.Module, path: str | Path) -> list[str]:
     """Loads a .safetensors, .pth or .pt file, or the backbone of a checkpoint of this toolkit.
 
     Prefixes that wrappers add are taken off and a classifier is left out; position embeddings of a transformer are
-    resampled to the network's image size, as timm does it.
+    resampled to the network's image size, as timm does it. Auxiliary blocks keep their random weights where the file
+    has none of them, with a warning.
+
+    Returns:
+        The names that keep their random weights.
 
     Raises:
         InputError: the file is missing, is no such file, or does not fit the network; the message names the keys.
@@ -41,16 +51,23 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     wanted = network.state_dict()
     state = strip(read_state(Path(path)), wanted)
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    anew = [key for key in missing if key.startswith(auxiliary(network))]
+    missing = [key for key in missing if key not in anew]
     resample = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if resample and not missing:
         state = resample(state, network)
-    extra = [key for key in state if key not in wanted and not key.startswith(CLASSIFIERS)]
+    extra = [key for key in state if key not in wanted and not key.startswith((*CLASSIFIERS, *auxiliary(network)))]
     shapes = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
     if missing or extra or shapes:
         what = {"missing": missing, "not known to the backbone": extra, "of another shape": shapes}
         listed = "; ".join(f"{len(keys)} {kind}, as {keys[0]}" for kind, keys in what.items() if keys)
         raise InputError(f"MODEL.WEIGHTS {path} does not fit this backbone: {listed}. Is MODEL.BACKBONE the right one?")
     network.load_state_dict({key: state.get(key, value) for key, value in wanted.items()})
+    if anew:
+        warnings.warn(
+            f"MODEL.WEIGHTS {path} holds no {anew[0]} and {len(anew) - 1} more; they begin anew", stacklevel=2
+        )
+    return anew
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
