@@ -31,12 +31,14 @@ class Protocol:
     same_set: query and gallery are one set, and each image ignores itself alone.
     ranks: the k of the headline CMC@k (Recall@k in metric learning).
     nmi: whether normalised mutual information belongs to the headline.
+    measures: what the papers' tables print of the set: mAP, mINP, NMI, CMC@k or, as metric learning calls it, Recall@k.
     """
 
     camera_aware: bool = True
     same_set: bool = False
     ranks: tuple[int, ...] = (1, 5, 10)
     nmi: bool = False
+    measures: tuple[str, ...] = ("mAP", "CMC@1", "mINP")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,13 @@ from reid_kit.data.readers.registry import Counts, register
 from reid_kit.data.records import Protocol, Record, RetrievalDataset
 from reid_kit.errors import InputError
 
-PRODUCTS = Protocol(camera_aware=False, same_set=True, ranks=(1, 10, 100, 1000), nmi=True)
-CLASSES = Protocol(camera_aware=False, same_set=True, ranks=(1, 2, 4, 8, 16, 32), nmi=True)
+
+def recall_and_nmi(*ranks: int) -> Protocol:
+    measures = (*(f"Recall@{k}" for k in ranks), "NMI")
+    return Protocol(camera_aware=False, same_set=True, ranks=ranks, nmi=True, measures=measures)
+
+
+PRODUCTS, CLASSES = recall_and_nmi(1, 10, 100, 1000), recall_and_nmi(1, 2, 4, 8, 16, 32)
 
 
 @register(
