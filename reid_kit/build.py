@@ -7,7 +7,7 @@ from yacs.config import CfgNode
 
 from reid_kit.data.augment import train_transform
 from reid_kit.data.loader import TrainLoader
-from reid_kit.data.readers import load_dataset
+from reid_kit.data.readers.registry import checked_options, load_dataset
 from reid_kit.data.records import Record, RetrievalDataset
 from reid_kit.data.sampler import IdentitySampler, ShuffledSampler
 from reid_kit.distributed import rank, world_size
@@ -47,7 +47,8 @@ def autocast(config: CfgNode, device: torch.device) -> bool:
 
 
 def build_dataset(config: CfgNode) -> RetrievalDataset:
-    return load_dataset(config.DATA.NAME, config.DATA.ROOT, **config.DATA.OPTIONS)
+    options = checked_options(config.DATA.NAME, config.DATA.OPTIONS)
+    return load_dataset(config.DATA.NAME, config.DATA.ROOT, **options)
 
 
 def build_model(config: CfgNode, weights: str | None = None) -> Embedder:
@@ -68,9 +69,10 @@ def build_model(config: CfgNode, weights: str | None = None) -> Embedder:
     )
 
 
-def label_map(records: list[Record]) -> dict[int, int]:
-    """Training identities to labels 0 .. C - 1, in the order of identities."""
-    return {identity: label for label, identity in enumerate(sorted({record.identity for record in records}))}
+def label_map(records: list[Record]) -> dict[str, int]:
+    """The names of training identities to labels 0 .. C - 1, in the order of the identities' numbers."""
+    names = {record.identity: record.identity_name for record in records}
+    return {names[identity]: label for label, identity in enumerate(sorted(names))}
 
 
 def build_objective(config: CfgNode, classes: int, model: Embedder) -> WeightedSum:
@@ -112,9 +114,9 @@ def _filled(options: dict, known: list[str], follows: dict) -> dict:
     return {**{key: value for key, value in follows.items() if key in known}, **options}
 
 
-def build_loader(config: CfgNode, records: list[Record], labels: dict[int, int]):
+def build_loader(config: CfgNode, records: list[Record], labels: dict[str, int]):
     """The training loader and the sampler that orders it."""
-    identities = [labels[record.identity] for record in records]
+    identities = [labels[record.identity_name] for record in records]
     shared = {"seed": config.TRAIN.SEED, "rank": rank(), "world_size": world_size()}
     if config.SAMPLER.NAME == "shuffled":
         sampler = ShuffledSampler(len(records), config.SAMPLER.P * config.SAMPLER.K, **shared)

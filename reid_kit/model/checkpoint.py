@@ -21,7 +21,7 @@ def save_checkpoint(
     *,
     config: str = "",
     dataset: str = "",
-    labels: Mapping[int, int] | None = None,
+    labels: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
     training: Mapping | None = None,
 ) -> None:
@@ -29,7 +29,7 @@ def save_checkpoint(
 
     Args:
         config: the resolved config, as YAML text. dataset: what the model was trained on.
-        labels: training identity -> label. metrics: name -> value in 0 .. 1.
+        labels: name of a training identity -> label. metrics: name -> value in 0 .. 1.
         training: what a resumed run needs; not needed to use the model.
 
     Raises:
@@ -42,7 +42,7 @@ def save_checkpoint(
         "state": model.state_dict(),
         "config": config,
         "dataset": dataset,
-        "labels": {int(identity): int(label) for identity, label in (labels or {}).items()},
+        "labels": {str(identity): int(label) for identity, label in (labels or {}).items()},
         "metrics": {name: float(value) for name, value in (metrics or {}).items()},
         "training": training,
     }
