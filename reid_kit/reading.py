@@ -6,7 +6,6 @@ The tensors of checkpoints and weights are read in model/weights.py, images in i
 import json
 import os
 import pickle
-import reprlib
 import stat
 import struct
 import subprocess
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reid_kit.errors import InputError
+from reid_kit.errors import InputError, printable, shortened
 
 PARSER_ERRORS = (  # what parsers raise on random bytes; each library's own classes are added where it is used
     OSError,
@@ -75,27 +74,12 @@ def regular_file(path: str | Path, what: str, limit: float = float("inf")) -> Pa
     return Path(path)
 
 
-def printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def is_file(path: Path) -> bool:
     """`path.is_file()`, and False of what no file can be called."""
     try:
         return path.is_file()
     except (OSError, ValueError):
         return False
-
-
-def shortened(value: object) -> str:
-    """The repr of a value, cut to what a message can hold."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = 120
-    short.maxlong = 60
-    try:
-        return short.repr(value)
-    except ValueError:  # more digits than Python prints
-        return "a number of thousands of digits"
 
 
 def read_text(path: str | Path, what: str) -> str:

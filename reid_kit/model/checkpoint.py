@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from reid_kit.device import usable_device
 from reid_kit.errors import InputError
 from reid_kit.files import write_atomically
 from reid_kit.model.embedder import Embedder
@@ -97,4 +98,4 @@ def load_model(checkpoint_path: str | Path, device: str | torch.device | None = 
     content = load_checkpoint(checkpoint_path)
     model = Embedder(**content["embedder"])
     load_state(model, content, checkpoint_path)
-    return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model.eval().to(usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))

@@ -4,8 +4,8 @@ import math
 import re
 from pathlib import Path
 
-from reid_kit.errors import InputError
-from reid_kit.reading import is_file, read_text, shortened
+from reid_kit.errors import InputError, shortened
+from reid_kit.reading import is_file, read_text
 
 WHOLE = "[0-9]{1,18}"  # what int64 holds
 Line = tuple[str, dict[str, str]]  # "file:number" and the fields by column

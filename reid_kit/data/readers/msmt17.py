@@ -6,8 +6,7 @@ from pathlib import Path
 from reid_kit.data.readers.lists import read_lines, whole_number
 from reid_kit.data.readers.registry import Counts, register
 from reid_kit.data.records import Record, RetrievalDataset
-from reid_kit.errors import InputError
-from reid_kit.reading import shortened
+from reid_kit.errors import InputError, shortened
 
 NAME = re.compile(r"^[0-9]+_[0-9]+_([0-9]{1,9})_")  # 0000_000_01_0303morning_0008_0.jpg
 FOLDERS = (("train", "test"), ("mask_train_v2", "mask_test_v2"))  # of V1 and V2

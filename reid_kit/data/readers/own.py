@@ -10,10 +10,10 @@ from pathlib import Path
 
 from reid_kit.data.readers.registry import register
 from reid_kit.data.records import Protocol, Record, RetrievalDataset, numbers_of, own_numbers_of
-from reid_kit.errors import InputError
+from reid_kit.errors import InputError, shortened
 from reid_kit.image import Box
 from reid_kit.image_files import ImageFiles, find_images
-from reid_kit.reading import parsing, read_text, shortened
+from reid_kit.reading import parsing, read_text
 
 COLUMNS = ("path", "identity", "split", "camera", "x1", "y1", "x2", "y2", "domain")
 SPLITS = ("train", "query", "gallery", "test")

@@ -8,8 +8,8 @@ import numpy as np
 from reid_kit.data.readers.lists import read_headed, read_lines, whole_number
 from reid_kit.data.readers.registry import Counts, register
 from reid_kit.data.records import Protocol, Record, RetrievalDataset
-from reid_kit.errors import InputError
-from reid_kit.reading import parsing, read_mat, shortened
+from reid_kit.errors import InputError, shortened
+from reid_kit.reading import parsing, read_mat
 
 PRODUCTS = Protocol(camera_aware=False, same_set=True, ranks=(1, 10, 100, 1000), nmi=True)
 CLASSES = Protocol(camera_aware=False, same_set=True, ranks=(1, 2, 4, 8, 16, 32), nmi=True)

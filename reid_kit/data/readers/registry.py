@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reid_kit.data.records import RetrievalDataset
-from reid_kit.errors import InputError, unknown_name
-from reid_kit.reading import printable
+from reid_kit.errors import InputError, printable, unknown_name
 
 
 @dataclass(frozen=True)
