@@ -34,7 +34,7 @@ KEYS = {
     "DATA.ON_BAD_IMAGE": Key("error", "what an unreadable image does", choices=("error", "skip")),
     #
     "AUGMENT.FLIP": Key(0.5, "probability of a horizontal flip", least=0, most=1),
-    "AUGMENT.PAD": Key(10, "pixels added on each side before the random crop", least=0, most=4096),
+    "AUGMENT.PAD": Key(10, "pixels added on each side before the random crop", least=0, most=1024),
     "AUGMENT.ENLARGE": Key(1.0, "factor on height and width before the random crop", least=1, most=8),
     "AUGMENT.ERASING": Key(0.0, "probability of random erasing", least=0, most=1),
     "AUGMENT.COLOR_JITTER": Key(0.0, "strength of brightness, contrast and saturation changes", least=0, most=1),
@@ -53,9 +53,9 @@ KEYS = {
     "MODEL.BACKBONE": Key("resnet50", "any timm name, or bn_inception"),
     "MODEL.WEIGHTS": Key("imagenet", "imagenet (timm's), none, or the path of a local file"),
     "MODEL.MEAN": Key(
-        [], "of red, green and blue of images in 0 .. 1; []: what timm's weights expect", numbers=True, length=3
+        [], "of red, green and blue of images in 0 .. 1; []: what timm's weights expect", numbers=True, length=3, least=0, most=1
     ),
-    "MODEL.STD": Key([], "the deviation, as MEAN", numbers=True, length=3),
+    "MODEL.STD": Key([], "the deviation, as MEAN", numbers=True, length=3, least=1e-4, most=10),
     "MODEL.LAST_STRIDE": Key(2, "stride of the backbone's last stage; 1 gives a finer map", choices=(1, 2)),
     "MODEL.POOLING": Key("average", "from the map to a vector", choices=("average", "max", "gem")),
     "MODEL.EMBEDDING_SIZE": Key(0, "width of a linear layer after the pooling; 0: no layer", least=0, most=65536),
@@ -81,7 +81,7 @@ KEYS = {
     #
     "SCHEDULE.NAME": Key("constant", "stepped every iteration", choices=("constant", "step", "cosine", "exponential")),
     "SCHEDULE.WARMUP_EPOCHS": Key(0.0, "linear from LR / 100", least=0),
-    "SCHEDULE.STEPS": Key([], "step: epochs at which LR is multiplied by GAMMA", numbers=True),
+    "SCHEDULE.STEPS": Key([], "step: epochs at which LR is multiplied by GAMMA", numbers=True, least=0),
     "SCHEDULE.GAMMA": Key(0.1, "step: the factor", least=0, most=1),
     "SCHEDULE.DECAY_START": Key(0.0, "exponential: epoch at which the decay begins", least=0),
     "SCHEDULE.END_FACTOR": Key(0.001, "cosine, exponential: LR at the end, as a share of LR", least=0, most=1),

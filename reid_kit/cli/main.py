@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from reid_kit.errors import InputError
+from reid_kit.errors import InputError, printable, shortened
 
 COMMANDS = {
     "train": "train a model from a config",
@@ -30,14 +30,38 @@ def run(command: str, arguments: Sequence[str] | None = None, program: str | Non
     warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # without a line of this toolkit's code
     parsed = parser.parse_intermixed_args(arguments)  # KEY VALUE pairs may stand before and after flags
     try:
+        check_arguments(parsed)
         module.main(parsed)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InputError, OSError, RecursionError, MemoryError) as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def check_arguments(parsed: argparse.Namespace) -> None:
+    """Raises InputError for text that no path or name can be: with a zero byte, or with bytes that are not UTF-8."""
+    for value in vars(parsed).values():
+        for text in map(str, value if isinstance(value, list) else [value]):
+            if "\0" in text or printable(text) != text:
+                raise InputError(
+                    f"the argument {shortened(printable(text))} holds a zero byte or one that is not UTF-8; rename the file "
+                    f"or folder that it stands for"
+                )
+
+
+def explain(error: Exception) -> str:
+    """What went wrong, in a line: an InputError's own words; of the system's errors the file and the reason."""
+    if isinstance(error, OSError):
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return printable(": ".join([*names[-1:], error.strerror or str(error) or type(error).__name__]))
+    if isinstance(error, RecursionError):
+        return "something in the input is nested too deep"
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error or 'no more to be had'}); smaller batches or images take less"
+    return printable(str(error))
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reid_kit.device import usable_device as device_of
 from reid_kit.errors import InputError, NonFiniteError
 
 Array = np.ndarray | Tensor
@@ -83,8 +84,4 @@ def usable_device(device: str | torch.device | None, features: Array) -> torch.d
     Raises:
         InputError: it is not there.
     """
-    device = device if device is not None else getattr(features, "device", "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} cannot be used here ({error}); cpu always can") from error
+    return device_of(device if device is not None else getattr(features, "device", "cpu"))

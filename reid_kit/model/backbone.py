@@ -43,7 +43,7 @@ class Backbone(nn.Module):
     ):
         super().__init__()
         for level in levels:
-            if level not in LEVELS:
+            if not isinstance(level, str) or level not in LEVELS:
                 raise unknown_name("level of MODEL.LEVELS:", level, LEVELS)
         self.network = create(name, weights == "imagenet", levels, height, width).eval()  # for the trials below
         self.anew = [name for name, _ in self.network.named_parameters() if name.startswith(auxiliary(self.network))]

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from reid_kit.device import usable_device
 from reid_kit.errors import InputError
 from reid_kit.files import write_atomically
 from reid_kit.model.embedder import Embedder
@@ -21,7 +22,7 @@ def save_checkpoint(
     *,
     config: str = "",
     dataset: str = "",
-    labels: Mapping[int, int] | None = None,
+    labels: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
     training: Mapping | None = None,
 ) -> None:
@@ -29,7 +30,7 @@ def save_checkpoint(
 
     Args:
         config: the resolved config, as YAML text. dataset: what the model was trained on.
-        labels: training identity -> label. metrics: name -> value in 0 .. 1.
+        labels: name of a training identity -> label. metrics: name -> value in 0 .. 1.
         training: what a resumed run needs; not needed to use the model.
 
     Raises:
@@ -42,7 +43,7 @@ def save_checkpoint(
         "state": model.state_dict(),
         "config": config,
         "dataset": dataset,
-        "labels": {int(identity): int(label) for identity, label in (labels or {}).items()},
+        "labels": {str(identity): int(label) for identity, label in (labels or {}).items()},
         "metrics": {name: float(value) for name, value in (metrics or {}).items()},
         "training": training,
     }
@@ -97,4 +98,4 @@ def load_model(checkpoint_path: str | Path, device: str | torch.device | None = 
     content = load_checkpoint(checkpoint_path)
     model = Embedder(**content["embedder"])
     load_state(model, content, checkpoint_path)
-    return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model.eval().to(usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from reid_kit.data.readers.lists import Line, read_box, read_counted
+from reid_kit.data.readers.lists import Line, read_box, read_counted, whole_number
 from reid_kit.data.readers.registry import Counts, register
 from reid_kit.data.records import Protocol, Record, RetrievalDataset
 from reid_kit.errors import InputError, unknown_name
@@ -101,12 +101,10 @@ def read_consumer_to_shop(name: str, folder: Path, gallery: str = "test") -> Ret
 
 def record(images: Path, path: str, item: str, source: str, boxes: dict[str, Line], domain: str | None) -> Record:
     """A record with its box; items are called id_00000001."""
-    digits = item.removeprefix("id_")
-    if not digits.isdigit():
-        raise InputError(f"{source}: item_id {item!r}; expected id_00000001")
+    number = whole_number(source, "item_id", item.removeprefix("id_"))
     line, fields = boxes.get(path, (source, None))
     box = read_box(line, fields) if fields else None
-    return Record(images / path, int(digits), box=box, domain=domain, source=line)
+    return Record(images / path, number, box=box, domain=domain, source=line, identity_name=item)
 
 
 def read_boxes(path: Path) -> dict[str, Line]:
