@@ -111,6 +111,7 @@ class Trainer:
             self.run.open()
             if not self.run.last.exists():
                 self.checkpoint()
+            self.run.write_config()
         with stop_on_signal() as stop:
             while self.epoch < self.recipe.epochs:
                 self.train_epoch(stop)
@@ -223,6 +224,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
             "hard_identities": self.hard_identities.state_dict() if self.hard_identities else None,
+            "metrics_length": self.run.length() if self.run else 0,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -237,7 +239,7 @@ class Trainer:
         if self.hard_identities:
             self.hard_identities.load_state_dict(state["hard_identities"])
         if self.run:
-            self.run.forget_after(self.iteration)
+            self.run.cut(state.get("metrics_length", self.run.length()))
 
 
 @dataclass
