@@ -15,6 +15,7 @@ BENEATH = {  # room -> what it may import beside itself
     "evaluation": GROUND,
     "training": GROUND | {"losses"},
     "report": GROUND | {"evaluation"},
+    "export": GROUND | {"model"},
     "inference": GROUND | {"data", "model", "evaluation", "report"},
 }
 

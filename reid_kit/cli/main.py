@@ -15,6 +15,7 @@ COMMANDS = {
     "make_demo": "render the built-in demo data",
     "prepare_cuhk03": "turn the raw cuhk-03.mat into the new protocol's folders",
     "extract": "images to features",
+    "export": "a model as a proven ONNX file",
     "compare": "train several configs and print one table",
     "plot_loss_weights": "draw what each pair weighs in each loss",
 }

@@ -1,4 +1,4 @@
-"""Checkpoints that describe themselves: the model in them is built without any other file."""
+"""Files that describe themselves: the model in them is built without any other file."""
 
 import io
 from collections.abc import Mapping
@@ -11,9 +11,13 @@ from reid_kit.device import usable_device
 from reid_kit.errors import InputError
 from reid_kit.files import write_atomically
 from reid_kit.model.embedder import Embedder
+from reid_kit.model.exported import OnnxEmbedder, read_onnx
+from reid_kit.model.fingerprint import fingerprint
+from reid_kit.model.pretrained import HUB, from_hub, read_folder
 from reid_kit.model.weights import read_tensors
 
 FORMAT = 1
+FACTS = ("config", "dataset", "metrics", "protocol")  # of a checkpoint that go with the model wherever it goes
 
 
 def save_checkpoint(
@@ -53,12 +57,19 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path) -> dict:
-    """The content of a checkpoint, on the CPU; code in it is not run.
+    """The content of a checkpoint, of a folder that `save_pretrained` wrote (`hf://organisation/name` on the model
+    hub), or of an .onnx file of `reid-kit export`; on the CPU, and code in it is not run.
 
     Raises:
-        InputError: the file is missing, truncated, holds code, is no checkpoint of this toolkit, or of a later format.
+        InputError: the file is missing, truncated, holds code, is none of this toolkit, or of a later format.
     """
+    if str(path).startswith(HUB):
+        return read_folder(from_hub(str(path)))
     path = Path(path)
+    if path.is_dir():
+        return read_folder(path)
+    if path.suffix == ".onnx":
+        return read_onnx(path)
     if not path.is_file():
         raise InputError(f"no checkpoint {path}; a run folder holds last.pt and best.pt")
     content = read_tensors(path, f"checkpoint {path}")
@@ -90,12 +101,21 @@ def load_state(model: nn.Module, content: Mapping, path: str | Path) -> None:
 
 
 def load_model(checkpoint_path: str | Path, device: str | torch.device | None = None) -> Embedder:
-    """The model of a checkpoint, ready to embed; nothing is downloaded.
+    """The model of a checkpoint, a shared folder or an exported file, ready to embed.
+
+    Nothing is downloaded but what `hf://organisation/name` asks for.
 
     Args:
         device: None is the GPU where there is one.
     """
     content = load_checkpoint(checkpoint_path)
-    model = Embedder(**content["embedder"])
-    load_state(model, content, checkpoint_path)
-    return model.eval().to(usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if "onnx" in content:
+        model = OnnxEmbedder(content, device)
+    else:
+        model = Embedder(**content["embedder"])
+        load_state(model, content, checkpoint_path)
+        if content.get("fingerprint") not in (None, fingerprint(model)):
+            raise InputError(f"{checkpoint_path} was changed since it was written, or damaged; fetch it again")
+    model.facts = {name: content[name] for name in FACTS if name in content}
+    return model.eval().to(device)

@@ -15,6 +15,7 @@ from reid_kit.image import read_image, resize_and_cut
 from reid_kit.model.backbone import Backbone
 from reid_kit.model.neck import build_neck
 from reid_kit.model.pooling import build_pooling
+from reid_kit.model.pretrained import save_pretrained
 
 
 class Features(NamedTuple):
@@ -75,6 +76,7 @@ class Embedder(nn.Module):
         self.heads = nn.ModuleList(Head(c, pooling, embedding_size, neck) for c in self.backbone.channels)
         self.level_sizes = [head.width for head in self.heads]
         self.height, self.width, self.enlarge = height, width, enlarge
+        self.facts: dict = {}  # what a checkpoint tells of the model's training
         mean, std = mean or self.backbone.mean, std or self.backbone.std
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -143,6 +145,10 @@ class Embedder(nn.Module):
         size = self.height, self.width, self.enlarge
         resized = np.stack([resize_and_cut(image, *size) for image in images])
         return torch.from_numpy(resized).permute(0, 3, 1, 2)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the model to a new folder that can be shared: see `reid_kit.model.pretrained`."""
+        save_pretrained(self, folder)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that no pre-trained weights gave."""
