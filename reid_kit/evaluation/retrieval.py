@@ -21,7 +21,10 @@ class RetrievalResult:
     """What one evaluation found. mAP, mINP and the values of `cmc` lie in [0, 1].
 
     cmc: rank -> share of counted queries whose first match stands at that rank or better.
+    r_precision: share of matches among the first R, where R is a query's number of matches; map_at_r: mean average
+        precision at R (Musgrave et al. 2020); both of all counted queries, as mAP.
     average_precision: (Q,) NaN where a query was skipped. first_match_rank: (Q,) 0 where it was skipped.
+    query_ids: (Q,) the identity of each query, by which intervals are drawn (evaluation/statistics.py).
     queries, skipped: counted queries, and those left out for want of a match. gallery: entries without junk.
     protocol: all that the numbers depend on, in a line.
     histogram: of the distances of matching and other pairs, where it was asked for.
@@ -29,7 +32,10 @@ class RetrievalResult:
 
     mAP: float
     mINP: float
+    r_precision: float
+    map_at_r: float
     cmc: dict[int, float]
+    query_ids: np.ndarray
     average_precision: np.ndarray
     first_match_rank: np.ndarray
     queries: int
@@ -142,6 +148,7 @@ class Sides:
             query_cameras = integer_labels(query_cameras, queries, "query_cameras")
             gallery_cameras = integer_labels(gallery_cameras, gallery, "gallery_cameras")
             self.rule = "same identity in the same camera ignored"
+        self.query_ids = query_ids
         self.junk = np.flatnonzero(gallery_ids == junk_id)
         self.pairs = same_identity_pairs(query_ids, gallery_ids, query_cameras, gallery_cameras, same_set)
 
@@ -169,11 +176,16 @@ def measure(
     precisions = np.bincount(matches.query, precision(matches.found, matches.rank), distances.queries)
     precisions = precisions / np.maximum(count, 1)
     penalties = count / np.maximum(last, 1)  # mINP: matches over the rank of the last one (Ye et al. 2021)
+    among = matches.rank <= count[matches.query]  # the first R of a query with R matches
+    at_r = np.where(among, matches.found / matches.rank, 0) / count[matches.query]
     gallery = distances.gallery - len(sides.junk)
     return RetrievalResult(
         mAP=float(precisions.sum() / queries),
         mINP=float(penalties.sum() / queries),
+        r_precision=float((among / count[matches.query]).sum() / queries),
+        map_at_r=float(at_r.sum() / queries),
         cmc={k: float(((first > 0) & (first <= k)).sum() / queries) for k in ranks},
+        query_ids=sides.query_ids,
         average_precision=precisions if no_match == "zero" else np.where(count > 0, precisions, np.nan),
         first_match_rank=first,
         queries=queries,
