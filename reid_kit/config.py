@@ -93,8 +93,8 @@ def _with_bases(path: Path, below: tuple[Path, ...], seen: set[Path]) -> list[tu
     if not is_file(path):
         asked = f" (the _BASE_ of {below[-1]})" if below else ""
         raise InputError(
-            f"no config file {shortened(printable(str(path)))[1:-1]}{asked}; the ones that come with the toolkit are in "
-            f"configs/"
+            f"no config file {shortened(printable(str(path)))[1:-1]}{asked}; the ones that come with the toolkit are "
+            f"in configs/"
         )
     place = path.resolve()
     if place in below:

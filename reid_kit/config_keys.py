@@ -53,7 +53,12 @@ KEYS = {
     "MODEL.BACKBONE": Key("resnet50", "any timm name, or bn_inception"),
     "MODEL.WEIGHTS": Key("imagenet", "imagenet (timm's), none, or the path of a local file"),
     "MODEL.MEAN": Key(
-        [], "of red, green and blue of images in 0 .. 1; []: what timm's weights expect", numbers=True, length=3, least=0, most=1
+        [],
+        "of red, green and blue of images in 0 .. 1; []: what timm's weights expect",
+        numbers=True,
+        length=3,
+        least=0,
+        most=1,
     ),
     "MODEL.STD": Key([], "the deviation, as MEAN", numbers=True, length=3, least=1e-4, most=10),
     "MODEL.LAST_STRIDE": Key(2, "stride of the backbone's last stage; 1 gives a finer map", choices=(1, 2)),

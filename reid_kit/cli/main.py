@@ -48,8 +48,8 @@ def check_arguments(parsed: argparse.Namespace) -> None:
         for text in map(str, value if isinstance(value, list) else [value]):
             if "\0" in text or printable(text) != text:
                 raise InputError(
-                    f"the argument {shortened(printable(text))} holds a zero byte or one that is not UTF-8; rename the file "
-                    f"or folder that it stands for"
+                    f"the argument {shortened(printable(text))} holds a zero byte or one that is not UTF-8; rename the "
+                    f"file or folder that it stands for"
                 )
 
 

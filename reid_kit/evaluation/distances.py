@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reid_kit.distributed import rank, world_size
 from reid_kit.errors import InputError, NonFiniteError
-from reid_kit.evaluation.features import Array, FeatureRows
+from reid_kit.evaluation.features import Array, FeatureRows, as_tensor
 
 GALLERY_BLOCK = 4096  # gallery entries whose features are converted at once; processes share the gallery in these
 CORE_BLOCK = 1024  # gallery entries that one core of a CPU compares at once, at most
@@ -120,7 +120,7 @@ class GivenDistances:
     """Distances (Q, G) that are there already, as after re-ranking."""
 
     def __init__(self, distances: Array, name: str):
-        self.matrix, self.name = torch.as_tensor(distances), name
+        self.matrix, self.name = as_tensor(distances), name
         if self.matrix.ndim != 2 or 0 in self.matrix.shape:
             shape = tuple(self.matrix.shape)
             raise InputError(f"distances must be (Q, G) with at least one row and column, got {shape}")

@@ -1,5 +1,6 @@
 """Features as the evaluator takes them: from anywhere, a block of rows at a time, as float32 on one device."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,13 +14,35 @@ Array = np.ndarray | Tensor
 ROWS_CHECKED = 4096  # at a time
 
 
+def as_tensor(values: Array) -> Tensor:
+    """An array as numpy and torch have them, as a tensor without a graph: a view where torch can look at it.
+
+    Raises:
+        InputError: no real numbers.
+    """
+    if isinstance(values, Tensor):
+        values = values.detach()
+        if values.is_complex() or values.layout != torch.strided:
+            raise InputError(f"features and distances must be dense real numbers, got {values.dtype} {values.layout}")
+        return values
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"features and distances must be real numbers, got an array of {array.dtype}")
+    backwards = any(stride < 0 for stride in array.strides)
+    if backwards or not array.dtype.isnative or array.dtype.itemsize > 8:  # longdouble
+        array = array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writ")  # it is read alone
+        return torch.as_tensor(array)
+
+
 class FeatureRows:
     """Rows of (N, D) features: a tensor on any device, an array, a memory-mapped file; of any float type.
 
     squared_norms: (N,) float32 on the device.
 
     Raises:
-        InputError: no (N, D) array of numbers, or no row in it; a zero row where the metric is cosine.
+        InputError: no (N, D) array of real numbers, or no row in it; a zero row where the metric is cosine.
         NonFiniteError: a row holds NaN, infinity, or values whose squares overflow.
     """
 
@@ -41,12 +64,14 @@ class FeatureRows:
     @property
     def ready(self) -> bool:
         """Whether blocks are views of the features, which take no memory."""
-        first = torch.as_tensor(self.features[:1])
+        first = as_tensor(self.features[:1])
+        if not isinstance(self.features, Tensor) and min(self.features.strides) < 0:
+            return False
         return first.dtype == torch.float32 and first.device == self.device
 
     def block(self, part: slice | np.ndarray) -> Tensor:
         """(n, D) float32 rows on the device."""
-        return torch.as_tensor(self.features[part]).to(self.device, torch.float32)
+        return as_tensor(self.features[part]).to(self.device, torch.float32)
 
     def _checked_norms(self, start: int, stop: int) -> Tensor:
         rows = self.block(slice(start, stop))
@@ -70,11 +95,19 @@ def integer_labels(values: Array | Sequence[int], count: int, name: str) -> np.n
     Raises:
         InputError: another length, or no integers.
     """
-    array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    try:
+        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # lists of several lengths, bfloat16
+        raise InputError(f"{name} must be integers: {error}") from error
     if array.shape != (count,):
         raise InputError(f"{name} must hold one integer for each of the {count} features, got shape {array.shape}")
     if array.dtype.kind not in "iu":
-        raise InputError(f"{name} must be integers, got {array.dtype}")
+        raise InputError(
+            f"{name} must be integers, got {array.dtype}; numpy.unique(names, return_inverse=True) makes numbers of "
+            f"names, over query and gallery together"
+        )
+    if count and array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
+        raise InputError(f"{name} hold {int(array.max())}, above what an int64 can hold; number the identities anew")
     return array.astype(np.int64)
 
 

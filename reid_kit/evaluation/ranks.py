@@ -74,13 +74,18 @@ class MatchRanks:
 
 
 def match_ranks(
-    distances: Distances, pairs: Pairs, junk: np.ndarray, histogram: HistogramCounter | None = None
+    distances: Distances,
+    pairs: Pairs,
+    junk: np.ndarray,
+    histogram: HistogramCounter | None = None,
+    junk_queries: np.ndarray | None = None,
 ) -> MatchRanks:
     """The ranks of each query's matches. Ties count against the query.
 
     Args:
         junk: (n,) gallery positions that no ranking holds.
         histogram: is told of every distance between a query and a match, and a query and another identity.
+        junk_queries: (n,) positions of queries without pairs, of whose distances the histogram is told nothing.
 
     With several processes each compares the queries with its share of the gallery; the counts add up.
     """
@@ -105,6 +110,9 @@ def match_ranks(
                 order = order if whole else distances.order(first, last, slice(start, stop), threads)
                 take_out(order, part, junk, start, stop)
                 if histogram is not None:
+                    if junk_queries is not None and len(junk_queries):
+                        rows = junk_queries[(junk_queries >= first) & (junk_queries < last)] - first
+                        order.index_fill_(0, torch.from_numpy(rows).to(order.device), torch.inf)
                     histogram.add_negatives(distances, first, order)
                 if order.device.type == "cpu":
                     ahead += others_ahead(order.numpy(), starts, values, threads)

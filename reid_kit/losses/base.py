@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from reid_kit.distributed import gather_rows, rank, row_counts
 from reid_kit.errors import InputError, NonFiniteError
 
+INTEGERS = {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -80,7 +82,7 @@ class EmbeddingLoss(nn.Module):
 
         Args:
             embeddings: (B, D) float of any precision; computed in float32 at least, also under autocast.
-            labels: (B,) int64, in any order, with any counts.
+            labels: (B,) integers of any type, in any order, with any counts.
 
         Raises:
             InputError: wrong shapes or types.
@@ -96,6 +98,7 @@ class EmbeddingLoss(nn.Module):
     def collect(self, embeddings: Tensor, labels: Tensor) -> Batch:
         """The checked batch, in float32 at least, with the rows of all processes."""
         check(embeddings, labels)
+        labels = labels.long()
         if embeddings.dtype in (torch.float16, torch.bfloat16):
             embeddings = embeddings.float()
         batch = Batch.collect(embeddings, labels, self.whole_batch)
@@ -118,9 +121,11 @@ class EmbeddingLoss(nn.Module):
 
 def check(embeddings: Tensor, labels: Tensor) -> None:
     """Raises for embeddings and labels that no loss can take."""
+    if not isinstance(embeddings, Tensor) or not isinstance(labels, Tensor):
+        raise InputError(f"a loss takes two tensors, got {type(embeddings).__name__} and {type(labels).__name__}")
     if embeddings.ndim != 2 or not embeddings.is_floating_point():
         raise InputError(f"embeddings must be a (B, D) float tensor, got {tuple(embeddings.shape)} {embeddings.dtype}")
-    if labels.shape != embeddings.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
+    if labels.shape != embeddings.shape[:1] or labels.dtype not in INTEGERS:
         raise InputError(
             f"labels must be a ({len(embeddings)},) integer tensor, one for each embedding, "
             f"got {tuple(labels.shape)} {labels.dtype}"

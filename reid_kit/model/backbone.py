@@ -45,10 +45,11 @@ class Backbone(nn.Module):
         for level in levels:
             if not isinstance(level, str) or level not in LEVELS:
                 raise unknown_name("level of MODEL.LEVELS:", level, LEVELS)
+        self.weights_of_heads: dict[str, Tensor] | None = None  # of a checkpoint, for those who have heads
         self.network = create(name, weights == "imagenet", levels, height, width).eval()  # for the trials below
         self.anew = [name for name, _ in self.network.named_parameters() if name.startswith(auxiliary(self.network))]
         if weights not in ("imagenet", "none"):
-            self.anew = load_weights(self.network, weights)
+            self.anew, self.weights_of_heads = load_weights(self.network, weights)
         self.levels = tuple(levels)
         self.mean, self.std = self.network.pretrained_cfg["mean"], self.network.pretrained_cfg["std"]
         with torch.no_grad():

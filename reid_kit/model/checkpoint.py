@@ -1,5 +1,6 @@
 """Files that describe themselves: the model in them is built without any other file."""
 
+import inspect
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,16 +9,24 @@ import torch
 from torch import nn
 
 from reid_kit.device import usable_device
-from reid_kit.errors import InputError
+from reid_kit.errors import InputError, shortened
 from reid_kit.files import write_atomically
 from reid_kit.model.embedder import Embedder
 from reid_kit.model.exported import OnnxEmbedder, read_onnx
 from reid_kit.model.fingerprint import fingerprint
 from reid_kit.model.pretrained import HUB, from_hub, read_folder
-from reid_kit.model.weights import read_tensors
+from reid_kit.model.weights import check_finite, read_tensors
+from reid_kit.reading import PARSER_ERRORS, is_file
 
 FORMAT = 1
 FACTS = ("config", "dataset", "metrics", "protocol")  # of a checkpoint that go with the model wherever it goes
+CONTENT = {  # what a checkpoint holds, and of which kind
+    "embedder": (dict,),
+    "state": (dict,),
+    "config": (str,),
+    "labels": (dict,),
+    "training": (dict, type(None)),
+}
 
 
 def save_checkpoint(
@@ -47,7 +56,7 @@ def save_checkpoint(
         "state": model.state_dict(),
         "config": config,
         "dataset": dataset,
-        "labels": {str(identity): int(label) for identity, label in (labels or {}).items()},
+        "labels": {name if isinstance(name, str) else int(name): int(label) for name, label in (labels or {}).items()},
         "metrics": {name: float(value) for name, value in (metrics or {}).items()},
         "training": training,
     }
@@ -70,16 +79,45 @@ def load_checkpoint(path: str | Path) -> dict:
         return read_folder(path)
     if path.suffix == ".onnx":
         return read_onnx(path)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"no checkpoint {path}; a run folder holds last.pt and best.pt")
     content = read_tensors(path, f"checkpoint {path}")
     if not isinstance(content, dict) or not {"format", "embedder", "state"} <= content.keys():
         raise InputError(
             f"{path} is not a reid_kit checkpoint. Weights of a backbone alone go to MODEL.WEIGHTS of a config"
         )
+    if type(content["format"]) is not int:
+        raise InputError(
+            f"{path}: format {shortened(content['format'])} is no whole number; it is no checkpoint of ours"
+        )
     if content["format"] > FORMAT:
         raise InputError(f"{path} has format {content['format']}, this version reads up to {FORMAT}; update reid_kit")
+    for key, kinds in CONTENT.items():
+        if not isinstance(content.get(key), kinds) or key not in content:
+            raise InputError(
+                f"{path} is damaged, or another program's: its {key} is {shortened(content.get(key))}, where "
+                f"{kinds[0].__name__} was expected"
+            )
+    if not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content["state"].items()):
+        raise InputError(f"{path}: its state holds something else than named tensors")
+    check_finite(content["state"], f"checkpoint {path}")
     return content
+
+
+def build(content: Mapping, path: str | Path) -> Embedder:
+    """The model that a checkpoint describes, with random weights.
+
+    Raises:
+        InputError: this version cannot build it.
+    """
+    known = inspect.signature(Embedder).parameters
+    later = [name for name in content["embedder"] if name not in known]
+    if later:
+        raise InputError(f"checkpoint {path}: this version does not know {later[0]!r} of its model; update reid_kit")
+    try:
+        return Embedder(**content["embedder"])
+    except (*PARSER_ERRORS, InputError) as error:
+        raise InputError(f"checkpoint {path}: its model cannot be built: {error}") from error
 
 
 def load_state(model: nn.Module, content: Mapping, path: str | Path) -> None:
@@ -90,7 +128,7 @@ def load_state(model: nn.Module, content: Mapping, path: str | Path) -> None:
     """
     try:
         model.load_state_dict(content["state"])
-    except RuntimeError as error:
+    except PARSER_ERRORS as error:
         mine = getattr(model, "arguments", {})
         differing = [
             f"{key} {value!r} there, {mine.get(key)!r} here"
@@ -113,7 +151,7 @@ def load_model(checkpoint_path: str | Path, device: str | torch.device | None = 
     if "onnx" in content:
         model = OnnxEmbedder(content, device)
     else:
-        model = Embedder(**content["embedder"])
+        model = build(content, checkpoint_path)
         load_state(model, content, checkpoint_path)
         if content.get("fingerprint") not in (None, fingerprint(model)):
             raise InputError(f"{checkpoint_path} was changed since it was written, or damaged; fetch it again")
