@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 from yacs.config import CfgNode
 
+from reid_kit.config_files import find_config
 from reid_kit.config_keys import KEYS
 from reid_kit.errors import InputError, printable, shortened, unknown_name
 from reid_kit.reading import PARSER_ERRORS, is_file, read_text
@@ -39,12 +40,16 @@ DEFAULTS = defaults()
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
     """The frozen config of a YAML file (None: the defaults) with `KEY VALUE` overrides.
 
+    Args:
+        path: a file, or the name of a config that comes with the toolkit, as market_srt.
+
     Raises:
         InputError: a missing or malformed file, an unknown key, a value of the wrong type or outside its choices; the
             message names the key, the file and the nearest valid name.
     """
     config = DEFAULTS.clone()
     if path is not None:
+        path = find_config(path)
         for source, tree in reversed(_with_bases(Path(path), (), set())):
             _merge(config, tree, source)
         config.TRAIN.OUTPUT = config.TRAIN.OUTPUT or str(Path("runs") / Path(path).stem)
@@ -69,6 +74,10 @@ def config_from_text(
 
 
 def _overridden(config: CfgNode, overrides: Sequence[str]) -> CfgNode:
+    for text in overrides[::2]:
+        key, equals, value = text.partition("=")
+        if equals:
+            raise InputError(f"overrides are pairs KEY VALUE: write {key} {value} in place of {text}")
     if len(overrides) % 2:
         raise InputError(f"overrides come in pairs KEY VALUE; {overrides[-1]!r} has no value")
     for key, text in zip(overrides[::2], overrides[1::2]):

@@ -6,10 +6,18 @@ does, the gradient and the value of one process on the whole batch.
 """
 
 import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from reid_kit.errors import InputError
+
+Result = TypeVar("Result")
+PATIENCE = timedelta(minutes=30)  # that a process waits for the others, while the first one writes results say
 
 
 def start_processes() -> None:
@@ -18,7 +26,7 @@ def start_processes() -> None:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
 
 
 def world_size() -> int:
@@ -54,6 +62,37 @@ def wait_for_all() -> None:
     """Returns once every rank has called it, so that files which one rank wrote are there for the others."""
     if world_size() > 1:
         dist.barrier()
+
+
+def from_first(value: Result) -> Result:
+    """The first process's `value`, on every rank."""
+    if world_size() == 1:
+        return value
+    told = [value]
+    dist.broadcast_object_list(told)
+    return told[0]
+
+
+def in_agreement(action: Callable[[], Result]) -> Result:
+    """What `action` gives, once it has gone well on every rank; each rank calls this with its own.
+
+    Raises:
+        InputError: of `action`, on the first rank that it failed on; the others leave without a word.
+    """
+    if world_size() == 1:
+        return action()
+    result = error = None
+    try:
+        result = action()
+    except InputError as bad:
+        error = bad
+    failed = [False] * world_size()
+    dist.all_gather_object(failed, error is not None)
+    if not any(failed):
+        return result
+    if rank() != failed.index(True):
+        raise SystemExit(2)
+    raise error
 
 
 def row_counts(rows: int, device: torch.device) -> list[int]:

@@ -16,9 +16,17 @@ class NonFiniteError(InputError):
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> InputError:
     """The error for a name that is not among `choices`: it gives the nearest one and the whole list."""
     choices = sorted(choices)
-    near = difflib.get_close_matches(name[:100], choices, n=1) if isinstance(name, str) else []
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(name[:100], choices) if isinstance(name, str) else None
+    hint = f" Did you mean {near!r}?" if near else ""
     return InputError(f"unknown {kind} {shortened(name)}.{hint} Choices: {', '.join(choices)}")
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice that `name` most resembles, in upper or lower case, or abbreviates: srt is soft_ranking_threshold."""
+    folded = {choice.casefold(): choice for choice in choices}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    initials = {"".join(word[0] for word in key.split("_") if word): choice for key, choice in folded.items()}
+    return folded[near[0]] if near else initials.get(name.casefold())
 
 
 def shortened(value: object) -> str:

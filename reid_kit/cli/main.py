@@ -2,9 +2,14 @@
 
 import argparse
 import importlib
+import os
+import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from reid_kit.errors import InputError, printable, shortened
 
@@ -20,21 +25,30 @@ COMMANDS = {
     "plot_loss_weights": "draw what each pair weighs in each loss",
 }
 
+LOST = r"connection (closed|reset|refused|was closed)|broken pipe|timed out|socket|gloo|nccl"
+
 
 def run(command: str, arguments: Sequence[str] | None = None, program: str | None = None) -> int:
-    """Runs a command; bad input prints one message and gives exit status 2, Ctrl-C gives 130."""
-    module = importlib.import_module(f"reid_kit.cli.{command}")
-    parser = argparse.ArgumentParser(
-        prog=program, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    module.add_arguments(parser)
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # without a line of this toolkit's code
-    parsed = parser.parse_intermixed_args(arguments)  # KEY VALUE pairs may stand before and after flags
+    """Runs a command; bad input prints one message and gives exit status 2, Ctrl-C and SIGTERM give 130."""
+    with answering(leave):  # libraries that are stopped in their import do not always let the interrupt through
+        module = importlib.import_module(f"reid_kit.cli.{command}")
+        parser = argparse.ArgumentParser(
+            prog=program, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(parser)
+        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # without a line of this toolkit's code
+        parsed = parser.parse_intermixed_args(arguments)  # KEY VALUE pairs may stand before and after flags
     try:
-        check_arguments(parsed)
-        module.main(parsed)
+        with answering(interrupt):
+            check_arguments(parsed)
+            module.main(parsed)
     except (InputError, OSError, RecursionError, MemoryError) as error:
         print(f"error: {explain(error)}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if not is_loss_of_a_process(error):
+            raise
+        print("error: another process ended; its error stands above", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -63,6 +77,36 @@ def explain(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"out of memory ({error or 'no more to be had'}); smaller batches or images take less"
     return printable(str(error))
+
+
+def is_loss_of_a_process(error: RuntimeError) -> bool:
+    """Whether torch.distributed raised it, which speaks C++ of its connections; the one cause has its own message."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return False
+    return type(error).__name__.startswith("Dist") or re.search(LOST, str(error), re.IGNORECASE) is not None
+
+
+def leave(number, frame) -> None:
+    os.write(2, b"stopped\n")
+    os._exit(130)
+
+
+def interrupt(number, frame) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def answering(handler: Callable) -> Iterator[None]:
+    """Ctrl-C and SIGTERM call `handler` for a while; threads other than the main one take no signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The training loop: one pass of the sampler an epoch, everything random a function of (seed, iteration)."""
 
+import inspect
 import math
 import os
 import signal
@@ -23,6 +24,9 @@ from reid_kit.training.run_folder import RunFolder
 from reid_kit.training.schedule import Schedule
 
 RECORD_EVERY = 10  # iterations between two lines of metrics.jsonl
+# Running statistics are equal on all ranks and are not sent around. The option has a new name from torch 2.13 on.
+FORWARD = "forward_sync_buffers"
+NO_BUFFERS = FORWARD if FORWARD in inspect.signature(DistributedDataParallel).parameters else "broadcast_buffers"
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,6 @@ class Trainer:
         if recipe.ema:
             self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
         self.step = TrainingStep(model, objective, recipe.autocast)
-        if world_size() > 1:  # static graph: parameters that no loss term reaches are no error
-            self.step = DistributedDataParallel(self.step, broadcast_buffers=False, static_graph=True)
         self.epoch = self.position = 0  # epochs done; batches done of the current one
         self.metrics: dict[str, float] = {}
         self.best_mAP = -1.0
@@ -103,7 +105,8 @@ class Trainer:
         return self.ema.module if self.ema else self.model
 
     def fit(self) -> None:
-        """Trains to the last epoch, or to Ctrl-C, which leaves a checkpoint of the iteration it came at.
+        """Trains to the last epoch, or to Ctrl-C, which leaves a checkpoint of the iteration it came at. A test is
+        broken off at once; the resumed run does it anew.
 
         A new run begins with a checkpoint, so that it can be resumed whenever it ends, and a full disk shows at once.
         """
@@ -112,13 +115,17 @@ class Trainer:
             if not self.run.last.exists():
                 self.checkpoint()
             self.run.write_config()
-        with stop_on_signal() as stop:
+        if world_size() > 1:  # static graph: parameters that no loss term reaches are no error
+            self.step = DistributedDataParallel(self.step, static_graph=True, **{NO_BUFFERS: False})
+        with Stop().listening() as stop:
             while self.epoch < self.recipe.epochs:
                 self.train_epoch(stop)
                 if stop.asked:
                     self.checkpoint()
                     raise KeyboardInterrupt
-                self.end_epoch()
+                self.end_epoch(stop)
+                if stop.asked:
+                    raise KeyboardInterrupt
 
     def train_epoch(self, stop: "Stop") -> None:
         if self.hard_identities is not None:
@@ -182,12 +189,13 @@ class Trainer:
             f"The batch:\n  {files}"
         )
 
-    def end_epoch(self) -> None:
+    def end_epoch(self, stop: "Stop") -> None:
         last = self.epoch + 1 == self.recipe.epochs
         best = False
         if last or (self.epoch + 1) % self.recipe.eval_every == 0:
             self.checkpoint()  # so that a run killed while it is tested has the epoch's weights
-            self.metrics = self.test(self.tested_model)
+            with stop.at_once():
+                self.metrics = self.test(self.tested_model)
             self.log("  ".join(f"{name} {100 * value:.1f}" for name, value in self.metrics.items()))
             if self.run:
                 self.run.record("test", self.iteration, self.metrics)
@@ -242,35 +250,40 @@ class Trainer:
             self.run.cut(state.get("metrics_length", self.run.length()))
 
 
-@dataclass
 class Stop:
-    """Whether the run was asked to stop."""
-
-    asked: bool = False
-
-
-@contextmanager
-def stop_on_signal():
-    """The first Ctrl-C or SIGTERM asks the run to stop after its current batch, the second ends it at once.
-
-    With several processes signals keep their meaning, since each process would stop at another batch.
+    """What Ctrl-C and SIGTERM do while a run goes on: the first asks it to stop after its current batch, which leaves a
+    checkpoint, the second ends it at once. Within `at_once` the first ends it too, as the checkpoint is there already.
     """
-    stop = Stop()
-    if world_size() > 1:
-        yield stop
-        return
 
-    def ask(number, frame):
-        stop.asked = True
-        if os.getpid() == process:  # the workers that read images inherit the handler; print may not nest in one
+    def __init__(self):
+        self.asked = False
+        self.deferred = True
+
+    def ask(self, number, frame) -> None:
+        if self.asked or not self.deferred:
+            raise KeyboardInterrupt
+        self.asked = True
+        if os.getpid() == self.process:  # what is forked inherits the handler; print may not nest in one
             os.write(2, b"\nstopping after this batch; once more ends it at once\n")
-        for name, handler in before.items():
-            signal.signal(name, handler)
 
-    process = os.getpid()
-    before = {name: signal.signal(name, ask) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
+    @contextmanager
+    def at_once(self):
+        self.deferred = False
+        try:
+            yield
+        finally:
+            self.deferred = True
+
+    @contextmanager
+    def listening(self):
+        """With several processes signals keep their meaning, since each process would stop at another batch."""
+        if world_size() > 1:
+            yield self
+            return
+        self.process = os.getpid()
+        before = {name: signal.signal(name, self.ask) for name in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
