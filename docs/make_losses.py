@@ -126,7 +126,8 @@ ENTRIES = {
         r"-\log \frac{e^{-d(f_i, p_{y_i})}}{\sum_{z \ne y_i} e^{-d(f_i, p_z)}}",
         f"{RLL} eq. 5; Movshovitz-Attias et al. 2017",
         "nothing",
-        "all code squares the distance (`squared`), the paper's equation does not",
+        "all code squares the distance (`squared`, `normalize`, `scale` 3), the paper's equation does not; what is printed "
+        "is the default",
     ),
     "proxy_anchor": Entry(
         r"\frac{1}{|P^+|}\sum_{p \in P^+} \log\Big(1 + \sum_{y_i = p} e^{-\alpha(s_{ip} - \delta)}\Big) + "
@@ -135,15 +136,16 @@ ENTRIES = {
     ),
     "margin": Entry(
         r"\frac{1}{\#\mathrm{active}}\Big(\sum_P [d_{ap} - \beta + m]_+ + \sum_N [\beta - d_{an} + m]_+\Big)",
-        "Wu et al. 2017",
+        f'Wu et al. 2017; {RAW} tables 2 and 3 ("Margin")',
         "the sampling of pairs",
     ),
     "histogram": Entry(
-        r"\sum_r h^-_r \sum_{q \le r} h^+_q", "Ustinova and Lempitsky 2016: chance that a negative is more similar"
+        r"\sum_r h^-_r \sum_{q \le r} h^+_q",
+        "Ustinova and Lempitsky 2016: chance that a negative is more similar; in no table of the papers",
     ),
     "angular": Entry(
         r"\log\Big(1 + \sum_n e^{4\tan^2\alpha\,(x_a + x_p)^\top x_n - 2(1 + \tan^2\alpha)\,x_a^\top x_p}\Big)",
-        "Wang et al. 2017, with its N-pair term",
+        "Wang et al. 2017, with its N-pair term; in no table of the papers",
     ),
     "quadruplet": Entry(
         r"\mathrm{mean}\,[d_{ij} - d_{ik} + m_1]_+ + \mathrm{mean}\,[d_{ij} - d_{kl} + m_2]_+", "Chen et al. 2017"
@@ -152,19 +154,23 @@ ENTRIES = {
         r"\Big[\max_S \big(F(S) + \gamma\,(1 - \mathrm{NMI}(S))\big) - F(S^*)\Big]_+,\quad F(S) = -\sum_i \min_{j \in S} d_{ij}",
         f'{RLL} eq. 6 and 7, "Struct Clust"; Song et al. 2017',
         "the search for the medoids",
+        "NMI divides by the mean of the entropies, as RLL's reference and the evaluation have it; others by their "
+        "geometric mean",
     ),
     "spectral_clustering": Entry(
         r"-\tfrac{1}{2}\,\mathrm{tr}(J J^\top F F^{+}),\quad J = Y\,\mathrm{diag}(n_c)^{-1/2}",
         f'{RLL} "Spectral Clust"; Law et al. 2017',
+        "nothing",
+        "a batch of no more images than dimensions teaches nothing, which is warned of",
     ),
     "hdc": Entry(
         r"\sum_k \mathrm{contrastive}_k(\text{hardest } 100, 50, 20\,\%\text{ of the pairs})",
-        f"the tables of {RLL} and {RAW}; Yuan et al. 2017",
+        f'{RAW} tables 2 and 3 ("HDC"); Yuan et al. 2017',
         "the choice of pairs",
     ),
     "a_bier": Entry(
         r"\sum_m \mathrm{binomial}_m(w_{m-1}) + \text{diversity}",
-        f"the tables of {RLL} and {RAW}; Opitz et al. 2018",
+        f'{RAW} tables 2 and 3 ("ABIER"); Opitz et al. 2018',
         "the boosting weights",
     ),
     "circle": Entry(
