@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parents[1] / "reid_kit"
-GROUND = {"errors", "files", "image", "distributed"}
+GROUND = {"errors", "files", "image", "distributed", "precision"}
 BENEATH = {  # room -> what it may import beside itself
     **dict.fromkeys(GROUND, GROUND),
     "data": GROUND,

@@ -31,6 +31,8 @@ def run(command: str, arguments: Sequence[str] | None = None, program: str | Non
     parsed = parser.parse_intermixed_args(arguments)  # KEY VALUE pairs may stand before and after flags
     try:
         module.main(parsed)
+        if "torch.distributed" in sys.modules:
+            importlib.import_module("reid_kit.distributed").leave_processes()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
