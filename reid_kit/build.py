@@ -1,5 +1,6 @@
 """The one place that turns a config into objects."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -35,11 +36,25 @@ def build_device(config: CfgNode) -> torch.device:
     name = config.TRAIN.DEVICE
     if name == "auto":
         return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    return usable_device(name, "TRAIN.DEVICE")
+    device = usable_device(name, "TRAIN.DEVICE")
+    if device.type == "cuda":
+        if world_size() > 1 and torch.device(name).index is not None:
+            raise InputError(f"TRAIN.DEVICE {name!r} would put all processes on one GPU; with torchrun set it to auto")
+        torch.cuda.set_device(device)
+    return device
 
 
-def autocast(config: CfgNode, device: torch.device) -> bool:
-    return config.TRAIN.AMP and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+def autocast(wanted: bool, device: torch.device) -> bool:
+    """Whether the backbone runs in bfloat16, which NVIDIA's cards have from Ampere on."""
+    return wanted and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def choose_algorithms(deterministic: bool) -> None:
+    """Which of a GPU's algorithms training takes: those that give the same bits again, or the fastest."""
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is computed
+        torch.use_deterministic_algorithms(True)
 
 
 def build_dataset(config: CfgNode) -> RetrievalDataset:
@@ -169,13 +184,15 @@ def build_test_settings(config: CfgNode, device: torch.device) -> TestSettings:
         flip=config.TEST.FLIP,
         metric=config.TEST.METRIC,
         average_precision=config.TEST.AVERAGE_PRECISION,
-        autocast=autocast(config, device),
+        autocast=autocast(config.TEST.AMP, device),
     )
 
 
 def build_trainer(config: CfgNode, dataset: RetrievalDataset, device: torch.device, run: RunFolder | None) -> Trainer:
     """The whole of a run; `run` is None in processes other than the first."""
     torch.manual_seed(config.TRAIN.SEED)
+    if device.type == "cuda":
+        choose_algorithms(config.TRAIN.DETERMINISTIC)
     labels = label_map(dataset.train)
     model = build_model(config).to(device, memory_format=torch.channels_last)
     objective = build_objective(config, len(labels), model).to(device)
@@ -230,7 +247,7 @@ def build_trainer(config: CfgNode, dataset: RetrievalDataset, device: torch.devi
         recipe=Recipe(
             epochs=config.TRAIN.EPOCHS,
             seed=config.TRAIN.SEED,
-            autocast=autocast(config, device),
+            autocast=autocast(config.TRAIN.AMP, device),
             ema=config.TRAIN.EMA,
             clip_norm=config.OPTIMIZER.CLIP_NORM,
             eval_every=config.TRAIN.EVAL_EVERY,

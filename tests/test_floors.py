@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parents[1] / "reid_kit"
-GROUND = {"errors", "reading", "files", "image", "image_files", "device", "distributed", "operating_point"}
+GROUND = {"errors", "reading", "files", "image", "image_files", "device", "precision", "distributed", "operating_point"}
 BENEATH = {  # room -> what it may import beside itself
     **dict.fromkeys(GROUND, GROUND),
     "data": GROUND,

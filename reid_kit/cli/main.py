@@ -42,6 +42,8 @@ def run(command: str, arguments: Sequence[str] | None = None, program: str | Non
         with answering(interrupt):
             check_arguments(parsed)
             module.main(parsed)
+            if "torch.distributed" in sys.modules:
+                importlib.import_module("reid_kit.distributed").leave_processes()
     except (InputError, OSError, RecursionError, MemoryError) as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 import numpy as np
 from sklearn.metrics import normalized_mutual_info_score
+from torch import Tensor
 
 from reid_kit.errors import InputError
 from reid_kit.evaluation.features import Array, as_tensor, integer_labels
@@ -44,6 +45,7 @@ def k_means(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
         seed=seed,
         max_points_per_centroid=len(rows),
         min_points_per_centroid=1,
+        gpu=getattr(faiss, "get_num_gpus", int)() > 0,
     )
     means.train(rows)
     return means.index.search(rows, 1)[1].ravel()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reid_kit.errors import InputError, unknown_name
 from reid_kit.evaluation.distances import exact_products
-from reid_kit.evaluation.features import Array, FeatureRows, integer_labels
+from reid_kit.evaluation.features import Array, FeatureRows, integer_labels, usable_device
 
 ROWS = 64  # queries that are compared with the gallery at once
 POOLINGS = {"mean": lambda rows: rows.mean(0), "max": lambda rows: rows.amax(0)}
@@ -21,6 +21,7 @@ def expand_queries(
     neighbours: int = 10,
     alpha: float = 0.0,
     same_set: bool = False,
+    device: str | torch.device | None = None,
 ) -> Tensor:
     """(Q, D) L2-normalised: each query with its nearest gallery features, weighted by cosine similarity ** alpha.
 
@@ -31,12 +32,15 @@ def expand_queries(
         query_features, gallery_features: (Q, D) and (G, D).
         neighbours: gallery features that each query is averaged with.
         same_set: query and gallery are one list, and no entry is its own neighbour.
+        device: where they are computed and returned; None is where the query features are.
 
     Raises:
-        InputError: more neighbours than gallery features or fewer than one, alpha below 0 or infinite, zero features.
+        InputError: more neighbours than gallery features or fewer than one, alpha below 0 or infinite, zero features, a
+            device that is not there.
     """
+    device = usable_device(device, query_features)
     query, gallery = (
-        FeatureRows(features, name, torch.device("cpu"), cosine=True)
+        FeatureRows(features, name, device, cosine=True)
         for features, name in ((query_features, "query"), (gallery_features, "gallery"))
     )
     most = len(gallery) - same_set
@@ -46,7 +50,7 @@ def expand_queries(
     if not 0 <= alpha < math.inf:
         raise InputError(f"alpha must be at least 0 and finite, got {alpha}")
     expanded = []
-    with exact_products():
+    with exact_products(device):
         rows = F.normalize(gallery.block(slice(None)))
         for start in range(0, len(query), ROWS):
             block = F.normalize(query.block(slice(start, start + ROWS)))

@@ -14,6 +14,7 @@ from reid_kit.evaluation.neighbours import Neighbours
 
 ROWS = 512  # whose neighbours are compared at once
 PAIRS = 64  # whose distances are computed at once
+HELD = 2**23  # Jaccard distances that are held on the CPU at once
 
 
 def k_reciprocal_distance(
@@ -57,8 +58,11 @@ def k_reciprocal_distance(
     if not 0 <= lambda_value <= 1:
         raise InputError(f"lambda_value must lie in [0, 1], got {lambda_value}")
     distances = torch.empty(queries, gallery, device=device)  # outside, as inside it would take no changes by others
-    with exact_products() as threads:
-        rows = torch.cat([side.block(slice(None)) for side in rows_of])
+    with exact_products(device) as threads:
+        rows = distances.new_empty(total, sides[0].width)
+        for side, place in zip(rows_of, (0, queries)):
+            for start, stop in blocks(slice(0, len(side)), ROWS):
+                rows[place + start : place + stop] = side.block(slice(start, stop))
         norms = torch.cat([side.squared_norms for side in rows_of])
         found = Neighbours(rows, norms, k1 + 1, distances, threads)
         positions = found.positions.cpu().numpy()
@@ -117,11 +121,13 @@ def add_jaccard(distances: Tensor, lambda_value: float, query: sparse.csr_matrix
 
     The latter is 1 - sum of minima / sum of maxima of the encodings' rows, each of which sums to 1.
     """
-    for row in range(query.shape[0]):
-        part = slice(query.indptr[row], query.indptr[row + 1])
-        columns, values = query.indices[part], query.data[part]
-        shared = gallery[:, columns]
-        minima = np.minimum(shared.data, np.repeat(values, np.diff(shared.indptr)))
-        common = torch.from_numpy(np.bincount(shared.indices, minima, minlength=gallery.shape[0]))
-        jaccard = (1 - common / (2 - common)).to(distances)
-        distances[row].mul_(lambda_value).add_(jaccard, alpha=1 - lambda_value)
+    for start, stop in blocks(slice(0, query.shape[0]), max(HELD // gallery.shape[0], 1)):  # each copied at once
+        jaccard = torch.empty(stop - start, gallery.shape[0])
+        for row in range(start, stop):
+            part = slice(query.indptr[row], query.indptr[row + 1])
+            columns, values = query.indices[part], query.data[part]
+            shared = gallery[:, columns]
+            minima = np.minimum(shared.data, np.repeat(values, np.diff(shared.indptr)))
+            common = torch.from_numpy(np.bincount(shared.indices, minima, minlength=gallery.shape[0]))
+            jaccard[row - start] = 1 - common / (2 - common)
+        distances[start:stop].mul_(lambda_value).add_(jaccard.to(distances), alpha=1 - lambda_value)

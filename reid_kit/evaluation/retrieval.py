@@ -65,7 +65,7 @@ def evaluate_retrieval(
     """Ranks the gallery for each query and measures where its matches stand.
 
     Exact: float32 distances, ties against the query, the same on CPU and GPU to rounding. Memory beside the features
-    stays below 256 MB. With several processes each compares its share of the gallery, and all return one result.
+    stays below 256 MB; a GPU holds features that come from elsewhere once, where it has the room. With several processes each compares its share of the gallery, and all return one result.
 
     Args:
         query_features, gallery_features: (Q, D) and (G, D): tensors or arrays of any float type, also memory-mapped.
@@ -88,8 +88,10 @@ def evaluate_retrieval(
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
     device = usable_device(device, query_features)
-    query = FeatureRows(query_features, "query", device, metric == "cosine")
-    gallery = FeatureRows(gallery_features, "gallery", device, metric == "cosine")
+    query, gallery = (
+        FeatureRows(features, name, device, metric == "cosine", hold=True)
+        for features, name in ((query_features, "query"), (gallery_features, "gallery"))
+    )
     return measure(
         FeatureDistances(query, gallery),
         Sides(query_ids, gallery_ids, query_cameras, gallery_cameras, len(query), len(gallery), same_set, junk_id),
@@ -163,7 +165,7 @@ def measure(
     if no_match not in ("skip", "zero"):
         raise unknown_name("no_match", no_match, ("skip", "zero"))
     precision = precision_of(average_precision)
-    counter = HistogramCounter(distances.largest) if histogram else None
+    counter = HistogramCounter(distances.largest, distances.device) if histogram else None
     matches = match_ranks(distances, sides.pairs, sides.junk, counter, sides.junk_queries)
     count = np.bincount(matches.query, minlength=distances.queries)
     left_out = count == 0 if no_match == "skip" else np.isin(np.arange(distances.queries), sides.junk_queries)

@@ -14,7 +14,7 @@ from reid_kit.evaluation.distances import Distances, blocks
 from reid_kit.operating_point import OperatingPoint
 
 BINS = 2**14
-COUNTED = 2**24  # values of one histogram at most: float32 counts no further
+COUNTED = 2**22  # values of one histogram: float32 counts to 2**24, and their distances are held beside all others
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,15 @@ def clopper_pearson(seen: int, pairs: int, confidence: float = 0.95) -> tuple[fl
 class HistogramCounter:
     """Fills a histogram, a block of distances at a time."""
 
-    def __init__(self, largest: float):
+    def __init__(self, largest: float, device: torch.device):
         self.largest = largest * (1 + 1e-5) or 1.0  # rounding puts nothing above it
-        self.positives, self.negatives = torch.zeros(2, BINS, dtype=torch.int64)
+        self.positives, self.negatives = torch.zeros(2, BINS, dtype=torch.int64, device=device)
 
-    def add_positives(self, distances: Distances, queries: np.ndarray, values: np.ndarray) -> None:
+    def add_positives(self, distances: Distances, queries: Tensor, values: Tensor) -> None:
         """
         Args:
             queries, values: (n,) query and order value of each match, of all processes.
         """
-        queries, values = (torch.from_numpy(array).to(distances.device) for array in (queries, values))
         self.positives += self.count(distances.of_order(values, queries))
 
     def add_negatives(self, distances: Distances, first: int, order: Tensor) -> None:
@@ -81,8 +80,8 @@ class HistogramCounter:
             self.negatives += self.count(distances.of_order(order[start:stop], queries))
 
     def count(self, values: Tensor) -> Tensor:
-        return torch.histc(values.clamp(min=0), BINS, 0, self.largest).long().cpu()  # leaves infinity out
+        return torch.histc(values.clamp(min=0), BINS, 0, self.largest).long()  # leaves infinity out
 
     def result(self) -> DistanceHistogram:
-        negatives = sum_over_processes(self.negatives)
-        return DistanceHistogram(np.linspace(0, self.largest, BINS + 1), self.positives.numpy(), negatives.numpy())
+        counts = (count.cpu().numpy() for count in (self.positives, sum_over_processes(self.negatives)))
+        return DistanceHistogram(np.linspace(0, self.largest, BINS + 1), *counts)

@@ -105,7 +105,9 @@ def embed_records(model: nn.Module, records: list[Record], settings: TestSetting
         autocast=settings.autocast,
         title=title,
     )
-    features, positions = (gather_rows(rows.to(settings.device)).cpu() for rows in (features, positions + first))
+    positions = positions + first
+    if world_size() > 1:
+        features, positions = (gather_rows(rows.to(settings.device)).cpu() for rows in (features, positions))
     if settings.levels:
         features = features[:, model.columns(settings.levels)]
     return ImageSet([records[position] for position in positions.tolist()], features)
@@ -116,9 +118,13 @@ def test_retrieval(model: nn.Module, dataset: RetrievalDataset, settings: TestSe
     protocol = dataset.protocol
     gallery = embed_records(model, dataset.gallery, settings, f"{dataset.name} gallery")
     query = gallery if protocol.same_set else embed_records(model, dataset.query, settings, f"{dataset.name} query")
-    nmi = normalized_mutual_information(gallery.features, gallery.identities) if protocol.nmi else None
     query = better_queries(query, gallery, protocol, settings)
-    return Tested(evaluate(query, gallery, protocol, settings), nmi, query, gallery, dataset, settings)
+    result = evaluate(query, gallery, protocol, settings)
+    result = replace(result, protocol=f"{result.protocol}, network in {'bfloat16' if settings.autocast else 'float32'}")
+    nmi = None
+    if protocol.nmi and rank() == 0:  # who reports; all at once would only share the cores
+        nmi = normalized_mutual_information(gallery.features, gallery.identities)
+    return Tested(result, nmi, query, gallery, dataset, settings)
 
 
 test_retrieval.__test__ = False
@@ -140,8 +146,9 @@ def better_queries(query: Side, gallery: Side, protocol: Protocol, settings: Tes
     if settings.expand:
         if settings.metric != "cosine":
             raise InputError("expanded queries are compared by direction: set TEST.METRIC cosine")
-        features = expand_queries(query.features, gallery.features, settings.expand, settings.alpha)
-        query = query.with_features(features)
+        sides = query.features, gallery.features
+        features = expand_queries(*sides, settings.expand, settings.alpha, settings.device)
+        query = query.with_features(features.cpu())
     return query
 
 

@@ -18,6 +18,7 @@ from reid_kit.model.neck import build_neck
 from reid_kit.model.pooling import build_pooling
 from reid_kit.model.pretrained import save_pretrained
 from reid_kit.model.weights import load_heads
+from reid_kit.precision import without_autocast
 
 
 class Features(NamedTuple):
@@ -28,7 +29,10 @@ class Features(NamedTuple):
 
 
 class Head(nn.Module):
-    """(B, C, h, w) to features: pooling, a linear layer of `embedding_size` outputs (0: none), neck."""
+    """(B, C, h, w) to features: pooling, a linear layer of `embedding_size` outputs (0: none), neck.
+
+    In float32 whatever the backbone ran in: a rounded feature would be compared with, and cost nothing less.
+    """
 
     def __init__(self, channels: int, pooling: str, embedding_size: int, neck: str):
         super().__init__()
@@ -38,8 +42,9 @@ class Head(nn.Module):
         self.neck = build_neck(neck, self.width)
 
     def forward(self, maps: Tensor) -> Features:
-        metric = self.embedding(self.pooling(maps))
-        return Features(metric, self.neck(metric))
+        with without_autocast(maps.device):
+            metric = self.embedding(self.pooling(maps.to(torch.promote_types(maps.dtype, torch.float32))))
+            return Features(metric, self.neck(metric))
 
 
 class Embedder(nn.Module):
