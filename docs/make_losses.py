@@ -23,6 +23,26 @@ RAW = "a unified view of deep metric learning (2019; RAW + VTHM)"
 
 ENTRIES = {
     "softmax": Entry(r"-\log \frac{\exp(w_{y_i}^\top f_i)}{\sum_c \exp(w_c^\top f_i)}", "identity cross entropy"),
+    "cosine_softmax": Entry(
+        r"-\log \frac{e^{s \cos(\theta_{y_i} + m)}}{e^{s \cos(\theta_{y_i} + m)} + \sum_{c \ne y_i} e^{s \cos\theta_c}}",
+        "ArcFace (Deng et al. 2019) with `margin_on: angle`; CosFace (Wang et al. 2018), $\\cos\\theta - m$, with "
+        "`margin_on: cosine`; NormFace (Wang et al. 2017) with `margin` 0, the default",
+        "nothing",
+        "where $\\theta + m > \\pi$ ArcFace would rise again; $\\cos\\theta - m \\sin m$ takes its place, as in all code",
+    ),
+    "circle_softmax": Entry(
+        r"\log\Big(1 + \sum_{c \ne y_i} e^{\gamma \alpha_c (s_c - m)}\, e^{-\gamma \alpha_{y_i} (s_{y_i} - 1 + m)}\Big)",
+        "Sun et al. 2020 with class-level labels; $s_c$ is the cosine to the weights of identity $c$",
+        "the weights $\\alpha$ (`detach_weights`)",
+    ),
+    "center": Entry(
+        r"\tfrac{1}{2}\, \mathrm{mean}_i \|f_i - c_{y_i}\|^2,\quad "
+        r"c_j \leftarrow c_j - \rho\, \frac{\sum_{y_i = j} (c_j - f_i)}{1 + n_j}",
+        "Wen et al. 2016, eq. 2 and 4",
+        "the centres, which move by their own rule and not by the optimizer",
+        "re-ID code makes the centres parameters, whose steps then depend on the term's weight and the optimizer; here "
+        "they do not. The paper sums over the batch, this is the mean",
+    ),
     "triplet": Entry(r"\mathrm{mean}_{(a,p,n)}\; \phi(d_{ap} - d_{an})", f'{SRT} "Tri."; {RLL} eq. 1; {RAW} eq. 7'),
     "triplet_hard_negative": Entry(r"\mathrm{mean}_{(a,p)}\; \phi(d_{ap} - \min_n d_{an})", f'{SRT} "Tri-HN"'),
     "triplet_batch_hard": Entry(
@@ -68,6 +88,12 @@ ENTRIES = {
         f"{RAW} eq. 15 to 17; published as the multi-similarity loss",
         "the miner's choice",
     ),
+    "multi_similarity": Entry(
+        r"\frac{1}{\alpha}\log\Big(1 + \sum_{P_i} e^{-\alpha(s_{ij} - \lambda)}\Big) + "
+        r"\frac{1}{\beta}\log\Big(1 + \sum_{N_i} e^{\beta(s_{ij} - \lambda)}\Big)",
+        "Wang et al., CVPR 2019, with its mining; the same loss as `relative_absolute`",
+        "the miner's choice",
+    ),
     "binomial_deviance": Entry(
         r"\frac{1}{|P_i|}\sum_{P_i} \log(1 + e^{\alpha(\lambda - s_{ij})}) + "
         r"\frac{1}{|N_i|}\sum_{N_i} \log(1 + e^{\beta(s_{ij} - \lambda)})",
@@ -100,19 +126,26 @@ ENTRIES = {
         r"-\log \frac{e^{-d(f_i, p_{y_i})}}{\sum_{z \ne y_i} e^{-d(f_i, p_z)}}",
         f"{RLL} eq. 5; Movshovitz-Attias et al. 2017",
         "nothing",
-        "all code squares the distance (`squared`), the paper's equation does not",
+        "all code squares the distance (`squared`, `normalize`, `scale` 3), the paper's equation does not; what is printed "
+        "is the default",
+    ),
+    "proxy_anchor": Entry(
+        r"\frac{1}{|P^+|}\sum_{p \in P^+} \log\Big(1 + \sum_{y_i = p} e^{-\alpha(s_{ip} - \delta)}\Big) + "
+        r"\frac{1}{C}\sum_p \log\Big(1 + \sum_{y_i \ne p} e^{\alpha(s_{ip} + \delta)}\Big)",
+        "Kim et al. 2020, eq. 4; $P^+$ are the proxies with images in the batch",
     ),
     "margin": Entry(
         r"\frac{1}{\#\mathrm{active}}\Big(\sum_P [d_{ap} - \beta + m]_+ + \sum_N [\beta - d_{an} + m]_+\Big)",
-        "Wu et al. 2017",
+        f'Wu et al. 2017; {RAW} tables 2 and 3 ("Margin")',
         "the sampling of pairs",
     ),
     "histogram": Entry(
-        r"\sum_r h^-_r \sum_{q \le r} h^+_q", "Ustinova and Lempitsky 2016: chance that a negative is more similar"
+        r"\sum_r h^-_r \sum_{q \le r} h^+_q",
+        "Ustinova and Lempitsky 2016: chance that a negative is more similar; in no table of the papers",
     ),
     "angular": Entry(
         r"\log\Big(1 + \sum_n e^{4\tan^2\alpha\,(x_a + x_p)^\top x_n - 2(1 + \tan^2\alpha)\,x_a^\top x_p}\Big)",
-        "Wang et al. 2017, with its N-pair term",
+        "Wang et al. 2017, with its N-pair term; in no table of the papers",
     ),
     "quadruplet": Entry(
         r"\mathrm{mean}\,[d_{ij} - d_{ik} + m_1]_+ + \mathrm{mean}\,[d_{ij} - d_{kl} + m_2]_+", "Chen et al. 2017"
@@ -121,19 +154,23 @@ ENTRIES = {
         r"\Big[\max_S \big(F(S) + \gamma\,(1 - \mathrm{NMI}(S))\big) - F(S^*)\Big]_+,\quad F(S) = -\sum_i \min_{j \in S} d_{ij}",
         f'{RLL} eq. 6 and 7, "Struct Clust"; Song et al. 2017',
         "the search for the medoids",
+        "NMI divides by the mean of the entropies, as RLL's reference and the evaluation have it; others by their "
+        "geometric mean",
     ),
     "spectral_clustering": Entry(
         r"-\tfrac{1}{2}\,\mathrm{tr}(J J^\top F F^{+}),\quad J = Y\,\mathrm{diag}(n_c)^{-1/2}",
         f'{RLL} "Spectral Clust"; Law et al. 2017',
+        "nothing",
+        "a batch of no more images than dimensions teaches nothing, which is warned of",
     ),
     "hdc": Entry(
         r"\sum_k \mathrm{contrastive}_k(\text{hardest } 100, 50, 20\,\%\text{ of the pairs})",
-        f"the tables of {RLL} and {RAW}; Yuan et al. 2017",
+        f'{RAW} tables 2 and 3 ("HDC"); Yuan et al. 2017',
         "the choice of pairs",
     ),
     "a_bier": Entry(
         r"\sum_m \mathrm{binomial}_m(w_{m-1}) + \text{diversity}",
-        f"the tables of {RLL} and {RAW}; Opitz et al. 2018",
+        f'{RAW} tables 2 and 3 ("ABIER"); Opitz et al. 2018',
         "the boosting weights",
     ),
     "circle": Entry(

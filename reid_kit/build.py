@@ -1,5 +1,6 @@
 """The one place that turns a config into objects."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -7,11 +8,12 @@ from yacs.config import CfgNode
 
 from reid_kit.data.augment import train_transform
 from reid_kit.data.loader import TrainLoader
-from reid_kit.data.readers import load_dataset
+from reid_kit.data.readers.registry import checked_options, load_dataset
 from reid_kit.data.records import Record, RetrievalDataset
 from reid_kit.data.sampler import IdentitySampler, ShuffledSampler
+from reid_kit.device import usable_device
 from reid_kit.distributed import rank, world_size
-from reid_kit.errors import InputError, unknown_name
+from reid_kit.errors import InputError, shortened, unknown_name
 from reid_kit.evaluation import RetrievalResult
 from reid_kit.inference.testing import TestSettings, test_retrieval
 from reid_kit.losses import build_loss
@@ -34,20 +36,30 @@ def build_device(config: CfgNode) -> torch.device:
     name = config.TRAIN.DEVICE
     if name == "auto":
         return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"TRAIN.DEVICE {name!r} cannot be used here ({error}); cpu always can") from error
+    device = usable_device(name, "TRAIN.DEVICE")
+    if device.type == "cuda":
+        if world_size() > 1 and torch.device(name).index is not None:
+            raise InputError(f"TRAIN.DEVICE {name!r} would put all processes on one GPU; with torchrun set it to auto")
+        torch.cuda.set_device(device)
     return device
 
 
-def autocast(config: CfgNode, device: torch.device) -> bool:
-    return config.TRAIN.AMP and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+def autocast(wanted: bool, device: torch.device) -> bool:
+    """Whether the backbone runs in bfloat16, which NVIDIA's cards have from Ampere on."""
+    return wanted and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def choose_algorithms(deterministic: bool) -> None:
+    """Which of a GPU's algorithms training takes: those that give the same bits again, or the fastest."""
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is computed
+        torch.use_deterministic_algorithms(True)
 
 
 def build_dataset(config: CfgNode) -> RetrievalDataset:
-    return load_dataset(config.DATA.NAME, config.DATA.ROOT, **config.DATA.OPTIONS)
+    options = checked_options(config.DATA.NAME, config.DATA.OPTIONS)
+    return load_dataset(config.DATA.NAME, config.DATA.ROOT, **options)
 
 
 def build_model(config: CfgNode, weights: str | None = None) -> Embedder:
@@ -68,9 +80,10 @@ def build_model(config: CfgNode, weights: str | None = None) -> Embedder:
     )
 
 
-def label_map(records: list[Record]) -> dict[int, int]:
-    """Training identities to labels 0 .. C - 1, in the order of identities."""
-    return {identity: label for label, identity in enumerate(sorted({record.identity for record in records}))}
+def label_map(records: list[Record]) -> dict[str, int]:
+    """The names of training identities to labels 0 .. C - 1, in the order of the identities' numbers."""
+    names = {record.identity: record.identity_name for record in records}
+    return {names[identity]: label for label, identity in enumerate(sorted(names))}
 
 
 def build_objective(config: CfgNode, classes: int, model: Embedder) -> WeightedSum:
@@ -81,18 +94,22 @@ def build_objective(config: CfgNode, classes: int, model: Embedder) -> WeightedS
     for number, entry in enumerate(config.LOSS.TERMS):
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise InputError(
-                f"LOSS.TERMS[{number}] must be a mapping with a name, like {{name: softmax}}, got {entry!r}"
+                f"LOSS.TERMS[{number}] must be a mapping with a name, like {{name: softmax}}, got {shortened(entry)}"
             )
+        if not all(isinstance(key, str) for key in entry):
+            raise InputError(f"LOSS.TERMS[{number}]: options have names, got {shortened(entry)}")
         options = dict(entry)
         name, weight, memory = options.pop("name"), options.pop("weight", 1.0), options.pop("memory", 0)
-        if type(weight) not in (int, float) or type(memory) is not int:
-            raise InputError(f"LOSS.TERMS[{number}]: weight must be a number and memory a whole one, got {entry!r}")
+        if type(weight) not in (int, float) or not abs(weight) <= 1e9 or type(memory) is not int or memory < 0:
+            raise InputError(
+                f"LOSS.TERMS[{number}]: weight must be a number and memory a whole one, got {shortened(entry)}"
+            )
         options.pop("feature", None)
         loss = _build_term(name, options, classes, model)
         if memory:
             loss = CrossBatchMemory(loss, memory)
         feature = entry.get("feature", loss.feature)
-        if feature not in Features._fields:
+        if not isinstance(feature, str) or feature not in Features._fields:
             raise unknown_name(f"feature of LOSS.TERMS[{number}]:", feature, Features._fields)
         terms.append(Term(name, loss, weight, feature))
     return WeightedSum(terms)
@@ -112,9 +129,9 @@ def _filled(options: dict, known: list[str], follows: dict) -> dict:
     return {**{key: value for key, value in follows.items() if key in known}, **options}
 
 
-def build_loader(config: CfgNode, records: list[Record], labels: dict[int, int]):
+def build_loader(config: CfgNode, records: list[Record], labels: dict[str, int]):
     """The training loader and the sampler that orders it."""
-    identities = [labels[record.identity] for record in records]
+    identities = [labels[record.identity_name] for record in records]
     shared = {"seed": config.TRAIN.SEED, "rank": rank(), "world_size": world_size()}
     if config.SAMPLER.NAME == "shuffled":
         sampler = ShuffledSampler(len(records), config.SAMPLER.P * config.SAMPLER.K, **shared)
@@ -150,6 +167,9 @@ def build_loader(config: CfgNode, records: list[Record], labels: dict[int, int])
 
 
 def build_test_settings(config: CfgNode, device: torch.device) -> TestSettings:
+    for level in config.TEST.LEVELS:
+        if level not in config.MODEL.LEVELS:
+            raise unknown_name("level of TEST.LEVELS, which are those of MODEL.LEVELS:", level, config.MODEL.LEVELS)
     return TestSettings(
         height=config.DATA.HEIGHT,
         width=config.DATA.WIDTH,
@@ -160,16 +180,19 @@ def build_test_settings(config: CfgNode, device: torch.device) -> TestSettings:
         use_box=config.DATA.USE_BOX,
         on_bad_image=config.DATA.ON_BAD_IMAGE,
         feature=config.TEST.FEATURE,
+        levels=tuple(config.TEST.LEVELS),
         flip=config.TEST.FLIP,
         metric=config.TEST.METRIC,
         average_precision=config.TEST.AVERAGE_PRECISION,
-        autocast=autocast(config, device),
+        autocast=autocast(config.TEST.AMP, device),
     )
 
 
 def build_trainer(config: CfgNode, dataset: RetrievalDataset, device: torch.device, run: RunFolder | None) -> Trainer:
     """The whole of a run; `run` is None in processes other than the first."""
     torch.manual_seed(config.TRAIN.SEED)
+    if device.type == "cuda":
+        choose_algorithms(config.TRAIN.DETERMINISTIC)
     labels = label_map(dataset.train)
     model = build_model(config).to(device, memory_format=torch.channels_last)
     objective = build_objective(config, len(labels), model).to(device)
@@ -181,13 +204,14 @@ def build_trainer(config: CfgNode, dataset: RetrievalDataset, device: torch.devi
     optimizer = build_optimizer(
         config.OPTIMIZER.NAME,
         [
-            (model.backbone.parameters(), 1.0),
+            (model.backbone.given_parameters(), 1.0),
             (model.head_parameters(), config.OPTIMIZER.HEAD_LR_FACTOR),
             (objective.parameters(), config.OPTIMIZER.LOSS_LR_FACTOR),
         ],
         config.OPTIMIZER.LR,
         config.OPTIMIZER.WEIGHT_DECAY,
         config.OPTIMIZER.MOMENTUM,
+        config.OPTIMIZER.NESTEROV,
     )
     schedule = build_schedule(
         config.SCHEDULE.NAME,
@@ -223,7 +247,7 @@ def build_trainer(config: CfgNode, dataset: RetrievalDataset, device: torch.devi
         recipe=Recipe(
             epochs=config.TRAIN.EPOCHS,
             seed=config.TRAIN.SEED,
-            autocast=autocast(config, device),
+            autocast=autocast(config.TRAIN.AMP, device),
             ema=config.TRAIN.EMA,
             clip_norm=config.OPTIMIZER.CLIP_NORM,
             eval_every=config.TRAIN.EVAL_EVERY,

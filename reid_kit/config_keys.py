@@ -34,7 +34,7 @@ KEYS = {
     "DATA.ON_BAD_IMAGE": Key("error", "what an unreadable image does", choices=("error", "skip")),
     #
     "AUGMENT.FLIP": Key(0.5, "probability of a horizontal flip", least=0, most=1),
-    "AUGMENT.PAD": Key(10, "pixels added on each side before the random crop", least=0, most=4096),
+    "AUGMENT.PAD": Key(10, "pixels added on each side before the random crop", least=0, most=1024),
     "AUGMENT.ENLARGE": Key(1.0, "factor on height and width before the random crop", least=1, most=8),
     "AUGMENT.ERASING": Key(0.0, "probability of random erasing", least=0, most=1),
     "AUGMENT.COLOR_JITTER": Key(0.0, "strength of brightness, contrast and saturation changes", least=0, most=1),
@@ -53,9 +53,14 @@ KEYS = {
     "MODEL.BACKBONE": Key("resnet50", "any timm name, or bn_inception"),
     "MODEL.WEIGHTS": Key("imagenet", "imagenet (timm's), none, or the path of a local file"),
     "MODEL.MEAN": Key(
-        [], "of red, green and blue of images in 0 .. 1; []: what timm's weights expect", numbers=True, length=3
+        [],
+        "of red, green and blue of images in 0 .. 1; []: what timm's weights expect",
+        numbers=True,
+        length=3,
+        least=0,
+        most=1,
     ),
-    "MODEL.STD": Key([], "the deviation, as MEAN", numbers=True, length=3),
+    "MODEL.STD": Key([], "the deviation, as MEAN", numbers=True, length=3, least=1e-4, most=10),
     "MODEL.LAST_STRIDE": Key(2, "stride of the backbone's last stage; 1 gives a finer map", choices=(1, 2)),
     "MODEL.POOLING": Key("average", "from the map to a vector", choices=("average", "max", "gem")),
     "MODEL.EMBEDDING_SIZE": Key(0, "width of a linear layer after the pooling; 0: no layer", least=0, most=65536),
@@ -72,7 +77,8 @@ KEYS = {
     "OPTIMIZER.LR": Key(3e-4, "learning rate of the backbone", least=0, most=1e6),
     "OPTIMIZER.WEIGHT_DECAY": Key(5e-4, "of every parameter, norms, biases and the losses' own too", least=0, most=1e6),
     "OPTIMIZER.MOMENTUM": Key(0.9, "sgd only", least=0, most=1),
-    "OPTIMIZER.HEAD_LR_FACTOR": Key(1.0, "on LR, for the layers after the backbone", least=0, most=1e6),
+    "OPTIMIZER.NESTEROV": Key(True, "sgd only: Nesterov's momentum; false: the plain one, as Caffe has it"),
+    "OPTIMIZER.HEAD_LR_FACTOR": Key(1.0, "on LR, for the layers that no pre-trained weights gave", least=0, most=1e6),
     "OPTIMIZER.LOSS_LR_FACTOR": Key(
         1.0, "on LR, for what the losses own: class weights, proxies, boundaries", least=0, most=1e6
     ),
@@ -80,7 +86,7 @@ KEYS = {
     #
     "SCHEDULE.NAME": Key("constant", "stepped every iteration", choices=("constant", "step", "cosine", "exponential")),
     "SCHEDULE.WARMUP_EPOCHS": Key(0.0, "linear from LR / 100", least=0),
-    "SCHEDULE.STEPS": Key([], "step: epochs at which LR is multiplied by GAMMA", numbers=True),
+    "SCHEDULE.STEPS": Key([], "step: epochs at which LR is multiplied by GAMMA", numbers=True, least=0),
     "SCHEDULE.GAMMA": Key(0.1, "step: the factor", least=0, most=1),
     "SCHEDULE.DECAY_START": Key(0.0, "exponential: epoch at which the decay begins", least=0),
     "SCHEDULE.END_FACTOR": Key(0.001, "cosine, exponential: LR at the end, as a share of LR", least=0, most=1),
@@ -90,14 +96,17 @@ KEYS = {
     "TRAIN.SEED": Key(0, "of weights, batches and augmentation", least=0),
     "TRAIN.DEVICE": Key("auto", "auto (cuda where there is one), cpu, cuda, cuda:1"),
     "TRAIN.AMP": Key(True, "bfloat16 autocast on GPUs that have it"),
+    "TRAIN.DETERMINISTIC": Key(False, "the same bits again on a GPU, for some of its speed; a CPU gives them anyway"),
     "TRAIN.COMPILE": Key(False, "torch.compile of the backbone"),
     "TRAIN.EMA": Key(0.0, "decay of the averaged weights that are tested and kept; 0: none", least=0, most=1),
     "TRAIN.EVAL_EVERY": Key(10, "epochs; the last epoch is always tested", least=1),
     "TRAIN.CHECKPOINT_EVERY": Key(0, "iterations; 0: at the end of each epoch", least=0),
     #
     "TEST.BATCH_SIZE": Key(128, "images", least=1, most=65536),
+    "TEST.AMP": Key(False, "bfloat16 autocast of the backbone in tests and extraction, on GPUs that have it"),
     "TEST.METRIC": Key("euclidean", "distance of two features", choices=("euclidean", "cosine")),
     "TEST.FEATURE": Key("inference", "inference: after the neck; metric: before it", choices=("inference", "metric")),
+    "TEST.LEVELS": Key([], "those of MODEL.LEVELS whose features are compared, side by side; []: all"),
     "TEST.FLIP": Key(False, "average the features of an image and its mirror image"),
     "TEST.AVERAGE_PRECISION": Key("step", "trapezoid: Market-1501's script", choices=("step", "trapezoid")),
 }

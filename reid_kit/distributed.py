@@ -6,19 +6,38 @@ does, the gradient and the value of one process on the whole batch.
 """
 
 import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from reid_kit.errors import InputError
+
+Result = TypeVar("Result")
+PATIENCE = timedelta(minutes=30)  # that a process waits for the others, while the first one writes results say
 
 
 def start_processes() -> None:
     """Joins the processes that torchrun started; does nothing in a run of one process."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if not torch.cuda.is_available():
+        dist.init_process_group("gloo", timeout=PATIENCE)
+        return
+    # of as many as this process sees: a scheduler may show each its own
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    # both: what is on the CPU is summed up too, and all of it with TRAIN.DEVICE cpu
+    dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE, device_id=device)
+
+
+def leave_processes() -> None:
+    """The end of `start_processes`, once every process has done its work."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def world_size() -> int:
@@ -43,7 +62,9 @@ def mean_over_processes(total: Tensor, count: Tensor | int) -> Tensor:
     The value is that of one process on the whole batch. The gradient is W times this rank's share, which the
     averaging over W ranks turns into the gradient of one process.
     """
-    count = torch.as_tensor(count, device=total.device).to(total.dtype)
+    if world_size() == 1 and not isinstance(count, Tensor):
+        return total / max(count, 1)  # a number need not travel to the device
+    count = count.to(total) if isinstance(count, Tensor) else total.new_full((), count)
     share = total / sum_over_processes(count).clamp(min=1)
     if world_size() == 1:
         return share
@@ -56,13 +77,44 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
+def from_first(value: Result) -> Result:
+    """The first process's `value`, on every rank."""
+    if world_size() == 1:
+        return value
+    told = [value]
+    dist.broadcast_object_list(told)
+    return told[0]
+
+
+def in_agreement(action: Callable[[], Result]) -> Result:
+    """What `action` gives, once it has gone well on every rank; each rank calls this with its own.
+
+    Raises:
+        InputError: of `action`, on the first rank that it failed on; the others leave without a word.
+    """
+    if world_size() == 1:
+        return action()
+    result = error = None
+    try:
+        result = action()
+    except InputError as bad:
+        error = bad
+    failed = [False] * world_size()
+    dist.all_gather_object(failed, error is not None)
+    if not any(failed):
+        return result
+    if rank() != failed.index(True):
+        raise SystemExit(2)
+    raise error
+
+
 def row_counts(rows: int, device: torch.device) -> list[int]:
     """How many rows every rank holds, in the order of ranks."""
     if world_size() == 1:
         return [rows]
     counts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size())]
     dist.all_gather(counts, torch.tensor([rows], device=device))
-    return [int(count) for count in counts]
+    return torch.cat(counts).tolist()
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -1,13 +1,18 @@
 """An image file to pixels: decoded whole, cut to its box, resized."""
 
+import io
+import math
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from reid_kit.errors import InputError
+from reid_kit.reading import regular_file
 
 Box = tuple[float, float, float, float]
+LIMIT = 2**29  # bytes of an image file
 
 
 def read_image(path: str | Path, box: Box | None = None, source: str | None = None) -> np.ndarray:
@@ -17,40 +22,70 @@ def read_image(path: str | Path, box: Box | None = None, source: str | None = No
         source: the line of the list file that the box came from, for the error.
 
     Raises:
-        InputError: the file is missing, empty, truncated or no image; the box is inverted or outside the image.
+        InputError: the file is missing, empty, no regular file, truncated or no image; the box is inverted or outside
+            the image.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        listed = f", which {source} names" if source else ""
-        raise InputError(f"cannot read image {path}{listed}: {error.strerror}") from error
+    path = regular_file(path, f"image {path}{f', which {source} names,' if source else ''}", LIMIT)
+    data = path.read_bytes()
     if not data:
         raise InputError(f"image {path} is empty (0 bytes); copy or unpack it again")
-    whole = is_whole(data)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if whole else None
+    end = end_of(data)
+    why = ""
+    try:
+        image = None if end < 0 else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except (cv2.error, MemoryError) as error:  # a header that promises more pixels than there can be
+        image, why = None, f"; the decoder says: {' '.join(str(error).split())[:200]}"
+    if image is not None and data.startswith(b"\xff\xd8") and is_cut(data[:end], image):
+        image, end = None, -1
     if image is None:
-        raise InputError(f"image {path} is {'damaged' if whole else 'truncated'} ({len(data)} bytes); copy it again")
+        state = "truncated" if end < 0 else "damaged, or of a kind that OpenCV cannot read"
+        raise InputError(f"image {path} is {state} ({len(data)} bytes); copy it again{why}")
     return image if box is None else crop(image, box, f"{path}{f' ({source})' if source else ''}")
 
 
-def is_whole(data: bytes) -> bool:
-    """Whether a JPEG or PNG file holds its end, whatever comes after it; other kinds are taken for whole.
+def end_of(data: bytes) -> int:
+    """Where the end mark of a JPEG or PNG file stands, -1 where it has none; other kinds end with their data.
 
-    The decoder fills what is missing of a truncated file with grey and says nothing.
+    Of older OpenCVs the decoder fills what is missing of a truncated file with grey and says nothing.
     """
     if data.startswith(b"\x89PNG"):
-        return b"IEND" in data
+        return data.find(b"IEND")
     if not data.startswith(b"\xff\xd8"):
-        return True
+        return len(data)
     place = 2  # over the segments before the scan: a thumbnail among them has an end of its own
     while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] != b"\xda":
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return data.find(b"\xff\xd9", place) >= 0
+        filled = data[place + 1 : place + 2] == b"\xff"  # any number of fill bytes may stand before a marker
+        place += 1 if filled else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return data.find(b"\xff\xd9", place)
+
+
+def is_cut(data: bytes, image: np.ndarray) -> bool:
+    """Whether the scan of a JPEG, given without its end mark, stops before its last block of pixels.
+
+    The decoder paints what is missing in grey of luma 128. Where no corner of the decoded image is grey, that is the
+    answer; else Pillow decodes the scan once more and is left waiting for more data where it is cut. A progressive
+    file has its grey refined by later scans: its last one is cut if what follows it changes the image.
+    """
+    corners = image[[0, 0, -1, -1], [0, -1, 0, -1]] @ np.array([0.299, 0.587, 0.114])
+    progressive = b"\xff\xc2" in data
+    if not progressive and np.abs(corners - 128).min() > 2:
+        return False
+    try:
+        if not progressive:  # 16 bytes, as the decoder looks ahead
+            Image.open(io.BytesIO(data + bytes(16))).load()
+            return False
+        more = bytes(range(255))
+        first, second = (Image.open(io.BytesIO(data + rest + b"\xff\xd9")).tobytes() for rest in (b"", more))
+        return first != second
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return "truncated" in str(error)
 
 
 def crop(image: np.ndarray, box: Box, name: str) -> np.ndarray:
     """The part of an (H, W, 3) image within `box`, clipped to the image; `name` is for the error."""
     height, width = image.shape[:2]
+    if not all(map(math.isfinite, box)):
+        raise InputError(f"{name}: box {tuple(box)} holds NaN or infinity; expected pixels")
     x1, y1 = max(round(box[0]), 0), max(round(box[1]), 0)
     x2, y2 = min(round(box[2]), width), min(round(box[3]), height)
     if x1 >= x2 or y1 >= y2:

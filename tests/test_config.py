@@ -7,7 +7,8 @@ from reid_kit.config import DEFAULTS, config_from_text, load_config
 from reid_kit.config_keys import KEYS
 from reid_kit.errors import InputError
 
-CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
+FOLDER = Path(__file__).parents[1] / "configs"
+CONFIGS = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("metric_learning/*.yaml")])
 
 
 def write(folder, name, text):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parents[1] / "reid_kit"
-GROUND = {"errors", "files", "image", "distributed"}
+GROUND = {"errors", "reading", "files", "image", "image_files", "device", "precision", "distributed", "operating_point"}
 BENEATH = {  # room -> what it may import beside itself
     **dict.fromkeys(GROUND, GROUND),
     "data": GROUND,
@@ -15,6 +15,7 @@ BENEATH = {  # room -> what it may import beside itself
     "evaluation": GROUND,
     "training": GROUND | {"losses"},
     "report": GROUND | {"evaluation"},
+    "export": GROUND | {"model"},
     "inference": GROUND | {"data", "model", "evaluation", "report"},
 }
 

@@ -21,8 +21,6 @@ from reid_kit.files import write_atomically
 from reid_kit.report.markdown import markdown_table
 from reid_kit.report.tables import in_percent
 
-MEASURES = ("mAP", "CMC@1", "mINP")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("configs", nargs="+", metavar="CONFIG", help="YAML files, then KEY VALUE pairs for all of them")
@@ -55,20 +53,27 @@ def one_run(file: str, folder: Path, seed: int, overrides: Sequence[str]) -> dic
     if not results.exists():
         config = load_config(file, [*overrides, "TRAIN.SEED", str(seed), "TRAIN.OUTPUT", str(folder)])
         train(config, resume=(folder / "last.pt").exists())
-    found = json.loads(results.read_text())
-    return {"mAP": found["mAP"], "CMC@1": found["cmc"]["1"], "mINP": found["mINP"]}
+    return json.loads(results.read_text())["measures"]
+
+
+def columns(rows: dict[str, list[dict[str, float]]]) -> list[str]:
+    """The measures that the tables of the rows' datasets print."""
+    return list(dict.fromkeys(measure for runs in rows.values() for run in runs for measure in run))
 
 
 def markdown(rows: dict[str, list[dict[str, float]]]) -> str:
     """Means over the seeds in percent, with the standard deviation where there are several."""
+    measures = columns(rows)
     lines = [
-        [name, *(mean_and_spread([run[measure] for run in runs]) for measure in MEASURES), str(len(runs))]
+        [name, *(mean_and_spread([run.get(measure) for run in runs]) for measure in measures), str(len(runs))]
         for name, runs in rows.items()
     ]
-    return markdown_table(["", *MEASURES, "seeds"], lines)
+    return markdown_table(["", *measures, "seeds"], lines)
 
 
-def mean_and_spread(values: list[float]) -> str:
+def mean_and_spread(values: list[float | None]) -> str:
+    if None in values:
+        return in_percent(None)  # another dataset's measure
     return " ± ".join(map(in_percent, [mean(values), *([stdev(values)] if len(values) > 1 else [])]))
 
 
@@ -76,7 +81,8 @@ def comma_separated(rows: dict[str, list[dict[str, float]]]) -> str:
     """A line for each run."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["config", "seed", *MEASURES])
+    measures = columns(rows)
+    writer.writerow(["config", "seed", *measures])
     for name, runs in rows.items():
-        writer.writerows([name, seed, *(run[measure] for measure in MEASURES)] for seed, run in enumerate(runs))
+        writer.writerows([name, seed, *(run.get(measure) for measure in measures)] for seed, run in enumerate(runs))
     return text.getvalue()

@@ -22,11 +22,11 @@ from torch import nn
 
 from reid_kit.build import build_dataset, build_device, build_test_settings
 from reid_kit.config import config_from_text
-from reid_kit.data.readers.registry import IMAGE_SUFFIXES
 from reid_kit.data.records import Record
 from reid_kit.errors import InputError
 from reid_kit.evaluation.feature_files import SAVE, write_feature_file
 from reid_kit.files import write_atomically
+from reid_kit.image_files import find_images
 from reid_kit.inference.testing import TestSettings, embed_records
 from reid_kit.model.checkpoint import load_checkpoint, load_model
 
@@ -134,7 +134,7 @@ def find_records(arguments: argparse.Namespace, config) -> tuple[list[Record], l
         if dataset.protocol.same_set:
             return dataset.gallery, ["gallery"] * len(dataset.gallery)
         return dataset.query + dataset.gallery, ["query"] * len(dataset.query) + ["gallery"] * len(dataset.gallery)
-    files = sorted(path for path in arguments.images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise InputError(f"no images below {arguments.images} ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return [Record(path, 0) for path in files], []
+    images = find_images(arguments.images)
+    for text in images.left_out:
+        print(f"note: {text}")
+    return [Record(path, 0) for path in images.paths], []

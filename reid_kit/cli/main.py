@@ -2,11 +2,16 @@
 
 import argparse
 import importlib
+import os
+import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
-from reid_kit.errors import InputError
+from reid_kit.errors import InputError, printable, shortened
 
 COMMANDS = {
     "train": "train a model from a config",
@@ -15,29 +20,95 @@ COMMANDS = {
     "make_demo": "render the built-in demo data",
     "prepare_cuhk03": "turn the raw cuhk-03.mat into the new protocol's folders",
     "extract": "images to features",
+    "export": "a model as a proven ONNX file",
     "compare": "train several configs and print one table",
     "plot_loss_weights": "draw what each pair weighs in each loss",
 }
 
+LOST = r"connection (closed|reset|refused|was closed)|broken pipe|timed out|socket|gloo|nccl"
+
 
 def run(command: str, arguments: Sequence[str] | None = None, program: str | None = None) -> int:
-    """Runs a command; bad input prints one message and gives exit status 2, Ctrl-C gives 130."""
-    module = importlib.import_module(f"reid_kit.cli.{command}")
-    parser = argparse.ArgumentParser(
-        prog=program, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    module.add_arguments(parser)
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # without a line of this toolkit's code
-    parsed = parser.parse_intermixed_args(arguments)  # KEY VALUE pairs may stand before and after flags
+    """Runs a command; bad input prints one message and gives exit status 2, Ctrl-C and SIGTERM give 130."""
+    with answering(leave):  # libraries that are stopped in their import do not always let the interrupt through
+        module = importlib.import_module(f"reid_kit.cli.{command}")
+        parser = argparse.ArgumentParser(
+            prog=program, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(parser)
+        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # without a line of this toolkit's code
+        parsed = parser.parse_intermixed_args(arguments)  # KEY VALUE pairs may stand before and after flags
     try:
-        module.main(parsed)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        with answering(interrupt):
+            check_arguments(parsed)
+            module.main(parsed)
+            if "torch.distributed" in sys.modules:
+                importlib.import_module("reid_kit.distributed").leave_processes()
+    except (InputError, OSError, RecursionError, MemoryError) as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if not is_loss_of_a_process(error):
+            raise
+        print("error: another process ended; its error stands above", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def check_arguments(parsed: argparse.Namespace) -> None:
+    """Raises InputError for text that no path or name can be: with a zero byte, or with bytes that are not UTF-8."""
+    for value in vars(parsed).values():
+        for text in map(str, value if isinstance(value, list) else [value]):
+            if "\0" in text or printable(text) != text:
+                raise InputError(
+                    f"the argument {shortened(printable(text))} holds a zero byte or one that is not UTF-8; rename the "
+                    f"file or folder that it stands for"
+                )
+
+
+def explain(error: Exception) -> str:
+    """What went wrong, in a line: an InputError's own words; of the system's errors the file and the reason."""
+    if isinstance(error, OSError):
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return printable(": ".join([*names[-1:], error.strerror or str(error) or type(error).__name__]))
+    if isinstance(error, RecursionError):
+        return "something in the input is nested too deep"
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error or 'no more to be had'}); smaller batches or images take less"
+    return printable(str(error))
+
+
+def is_loss_of_a_process(error: RuntimeError) -> bool:
+    """Whether torch.distributed raised it, which speaks C++ of its connections; the one cause has its own message."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return False
+    return type(error).__name__.startswith("Dist") or re.search(LOST, str(error), re.IGNORECASE) is not None
+
+
+def leave(number, frame) -> None:
+    os.write(2, b"stopped\n")
+    os._exit(130)
+
+
+def interrupt(number, frame) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def answering(handler: Callable) -> Iterator[None]:
+    """Ctrl-C and SIGTERM call `handler` for a while; threads other than the main one take no signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from yacs.config import CfgNode
 
 from reid_kit.build import (
@@ -28,7 +29,7 @@ from reid_kit.cli.tables import dataset_table
 from reid_kit.config import config_from_text, load_config
 from reid_kit.data.doctor import Diagnosis, check_split
 from reid_kit.data.records import RetrievalDataset
-from reid_kit.distributed import rank, start_processes, wait_for_all
+from reid_kit.distributed import in_agreement, rank, start_processes, wait_for_all
 from reid_kit.errors import InputError
 from reid_kit.files import write_atomically
 from reid_kit.inference.results import write_results
@@ -36,6 +37,7 @@ from reid_kit.inference.testing import test_retrieval
 from reid_kit.model.checkpoint import load_checkpoint, load_model
 from reid_kit.report.training_curves import training_curves
 from reid_kit.training.run_folder import RunFolder
+from reid_kit.training.trainer import Trainer
 
 FREE_ON_RESUME = {"DATA.ROOT", "DATA.WORKERS", "TRAIN.DEVICE", "TRAIN.OUTPUT", "TEST.BATCH_SIZE"}
 
@@ -51,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     start_processes()
-    config = load_config(arguments.config, arguments.overrides)
+    config = in_agreement(lambda: load_config(arguments.config, arguments.overrides))
     if arguments.dry_run:
         dry_run(config)
     else:
@@ -73,21 +75,9 @@ def dry_run(config: CfgNode) -> None:
 
 def train(config: CfgNode, resume: bool) -> None:
     """Trains to the end, tests the best weights, and leaves numbers and pictures in the run folder."""
-    device = build_device(config)
-    dataset = build_dataset(config)
-    folder, run = Path(config.TRAIN.OUTPUT), None
-    if rank() == 0:
-        print(dataset_table(dataset), flush=True)
-        if resume:
-            check_same(config, folder)
-        run = RunFolder(folder, config.dump(), resume)
-        for note in notes(config, dataset):
-            print(f"note: {note}", flush=True)
-    trainer = build_trainer(config, dataset, device, run)
-    if resume:
-        trainer.load_state_dict(resumable(folder / "last.pt", dataset))
-        if run:
-            print(f"resumed at epoch {trainer.epoch + 1}, iteration {trainer.iteration}", flush=True)
+    folder = Path(config.TRAIN.OUTPUT)
+    device, dataset, run = in_agreement(lambda: begin(config, resume))
+    trainer = in_agreement(lambda: prepare(config, dataset, device, run, resume))
     try:
         trainer.fit()
     except KeyboardInterrupt:
@@ -106,6 +96,32 @@ def train(config: CfgNode, resume: bool) -> None:
         print(f"\ntrained in {trainer.seconds:.0f} s; the best weights, {best}:\n\n{table}\n")
         print(f"ranked lists: {folder / 'ranked_list.png'}\ncurves:       {folder / 'curves.png'}")
     wait_for_all()  # who compares runs reads results.json next
+
+
+def begin(config: CfgNode, resume: bool) -> tuple[torch.device, RetrievalDataset, RunFolder | None]:
+    """Device, dataset and, in the first process, the run folder."""
+    device, dataset, run = build_device(config), build_dataset(config), None
+    if rank() == 0:
+        print(dataset_table(dataset), flush=True)
+        folder = Path(config.TRAIN.OUTPUT)
+        if resume:
+            check_same(config, folder)
+        run = RunFolder(folder, config.dump(), resume)
+        for note in notes(config, dataset):
+            print(f"note: {note}", flush=True)
+    return device, dataset, run
+
+
+def prepare(
+    config: CfgNode, dataset: RetrievalDataset, device: torch.device, run: RunFolder | None, resume: bool
+) -> Trainer:
+    """The trainer, where a resumed run left it."""
+    trainer = build_trainer(config, dataset, device, run)
+    if resume:
+        trainer.load_state_dict(resumable(Path(config.TRAIN.OUTPUT) / "last.pt", dataset))
+        if run:
+            print(f"resumed at epoch {trainer.epoch + 1}, iteration {trainer.iteration}", flush=True)
+    return trainer
 
 
 def notes(config: CfgNode, dataset: RetrievalDataset) -> list[str]:

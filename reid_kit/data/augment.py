@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
@@ -17,10 +18,15 @@ IMAGENET_MEAN = (124, 116, 104)  # RGB, 0 to 255
 
 def test_transform(height: int, width: int, enlarge: float = 1.0) -> Transform:
     """Resizing to `enlarge` times (height, width) and cutting the centre; the seed is of no account."""
-    return lambda image, seed: resize_and_cut(image, height, width, enlarge)
+    return partial(_resized, height=height, width=width, enlarge=enlarge)
 
 
 test_transform.__test__ = False  # no test case, whatever its name
+
+
+# No lambda and no function within a function: processes that are not forked take what they run as a pickle.
+def _resized(image: np.ndarray, seed: int, height: int, width: int, enlarge: float) -> np.ndarray:
+    return resize_and_cut(image, height, width, enlarge)
 
 
 def train_transform(
@@ -58,10 +64,9 @@ def train_transform(
         )
     if erasing:
         steps.append(A.Erasing(scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), fill=IMAGENET_MEAN, p=erasing))
-    compose = A.Compose(steps)
+    return partial(_varied, compose=A.Compose(steps), large=large)
 
-    def transform(image: np.ndarray, seed: int) -> np.ndarray:
-        compose.set_random_seed(seed)
-        return compose(image=resize(image, *large))["image"]
 
-    return transform
+def _varied(image: np.ndarray, seed: int, compose: A.Compose, large: tuple[int, int]) -> np.ndarray:
+    compose.set_random_seed(seed)
+    return compose(image=resize(image, *large))["image"]

@@ -1,12 +1,13 @@
 """What is wrong with a dataset's folder, and how to mend it."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from reid_kit.data.readers.registry import find_reader, load_dataset
-from reid_kit.data.records import DISTRACTOR, JUNK, Record, RetrievalDataset
+from reid_kit.data.records import Record, RetrievalDataset
 from reid_kit.errors import InputError
 from reid_kit.image import read_image
 
@@ -41,12 +42,32 @@ def diagnose(
     """
     diagnosis = Diagnosis(load_dataset(name, root, **options))
     check_counts(diagnosis, name, options)
-    check_split(diagnosis)
+    check_records(diagnosis)
     check_single_images(diagnosis)
-    check_matches(diagnosis)
     if check_images:
         check_files(diagnosis, progress)
     return diagnosis
+
+
+def check_records(diagnosis: Diagnosis, tested: bool = True, trained: bool = True) -> None:
+    """All that can be said of the records without the images.
+
+    Args:
+        tested, trained: whether query and gallery, and whether train, are asked for.
+    """
+    diagnosis.warnings.extend(diagnosis.dataset.left_out)
+    wanted = {"train": trained, "query": tested, "gallery": tested}
+    for split in SPLITS:
+        if wanted[split] and not getattr(diagnosis.dataset, split):
+            diagnosis.problems.append(
+                f"{split} holds no image; give it some, as the {diagnosis.dataset.name} reader says"
+            )
+    if tested and trained:
+        check_split(diagnosis)
+    if tested and diagnosis.dataset.query and diagnosis.dataset.gallery:
+        check_matches(diagnosis)
+    if trained:
+        check_domains(diagnosis)
 
 
 def check_counts(diagnosis: Diagnosis, name: str, options: dict) -> None:
@@ -55,7 +76,7 @@ def check_counts(diagnosis: Diagnosis, name: str, options: dict) -> None:
     for split in SPLITS:
         expected = getattr(counts, split)
         records = getattr(diagnosis.dataset, split)
-        found = len(records), len({record.identity for record in records} - {JUNK, DISTRACTOR})
+        found = len(records), len({record.identity for record in records} - diagnosis.dataset.nobody)
         if expected and found != expected:
             diagnosis.warnings.append(
                 f"{split} has {found[0]:,} images of {found[1]:,} identities, officially {expected[0]:,} of "
@@ -70,16 +91,18 @@ def check_counts(diagnosis: Diagnosis, name: str, options: dict) -> None:
 
 
 def check_split(diagnosis: Diagnosis) -> None:
-    """Identities on both sides of the split."""
+    """Identities on both sides of the split, where equal ones are the same."""
     dataset = diagnosis.dataset
+    if dataset.counts_anew:
+        return
     train = {record.identity: record for record in dataset.train}
     test = {record.identity: record for record in dataset.query + dataset.gallery}
-    both = sorted(train.keys() & test.keys() - {JUNK, DISTRACTOR})
+    both = sorted(train.keys() & test.keys() - dataset.nobody)
     if both:
         places = " and ".join(place(side[both[0]]) for side in (train, test))
         diagnosis.problems.append(
-            f"{len(both)} identities are in train and in test, as {both[:5]} ({places}); a model would be tested on "
-            f"whom it was trained on. Give the identities of each split names of their own"
+            f"{len(both)} identities are in train and in test, as {names(both, test)} ({places}); a model would be "
+            f"tested on whom it was trained on. Give the identities of each split names of their own"
         )
 
 
@@ -90,9 +113,14 @@ def check_single_images(diagnosis: Diagnosis) -> None:
     single = sorted(identity for identity, count in images.items() if count == 1)
     if single:
         diagnosis.warnings.append(
-            f"{len(single)} training identities have one image, as {single[:5]} ({place(train[single[0]])}): in P x K "
-            f"batches it is repeated"
+            f"{len(single)} training identities have one image, as {names(single, train)} "
+            f"({place(train[single[0]])}): in P x K batches it is repeated"
         )
+
+
+def names(identities: list[int], records: dict[int, Record]) -> str:
+    """What the first of some identities are called."""
+    return f"[{', '.join(records[identity].identity_name for identity in identities[:5])}]"
 
 
 def place(record: Record) -> str:
@@ -108,8 +136,10 @@ def check_matches(diagnosis: Diagnosis) -> None:
         by_identity.setdefault(record.identity, []).append(record)
 
     def has_match(query: Record) -> bool:
+        if query.identity in dataset.nobody:
+            return False
         for other in by_identity.get(query.identity, ()):
-            apart = other.path != query.path if dataset.protocol.same_set else True
+            apart = (other.path, other.box) != (query.path, query.box) if dataset.protocol.same_set else True
             if apart and (not dataset.protocol.camera_aware or other.camera != query.camera):
                 return True
         return False
@@ -122,22 +152,47 @@ def check_matches(diagnosis: Diagnosis) -> None:
             f"{len(lost)} of {len(dataset.query)} queries have no match {which} in the gallery and are skipped, as "
             f"{lost[0].path.name}; were cameras parsed wrongly, or gallery images left out?"
         )
-    domains = {record.domain for record in dataset.train} - {None}
+
+
+def check_domains(diagnosis: Diagnosis) -> None:
+    """Training identities that lack one of the domains."""
+    domains = {record.domain for record in diagnosis.dataset.train} - {None}
     if domains:
+        train = {record.identity: record for record in reversed(diagnosis.dataset.train)}
         of: dict[int, set] = {}
-        for record in dataset.train:
+        for record in diagnosis.dataset.train:
             of.setdefault(record.identity, set()).add(record.domain)
         lonely = sorted(identity for identity, found in of.items() if found != domains)
         if lonely:
             diagnosis.warnings.append(
-                f"{len(lonely)} training identities lack one of the domains {sorted(domains)}, as {lonely[:5]} "
-                f"({next(place(record) for record in dataset.train if record.identity == lonely[0])})"
+                f"{len(lonely)} training identities lack one of the domains {sorted(domains)}, as "
+                f"{names(lonely, train)} ({place(train[lonely[0]])})"
             )
 
 
+def check_boxes(diagnosis: Diagnosis, use_box: bool, splits: Iterable[str] = SPLITS) -> None:
+    """Boxes that are missing where they are used, and photos of several boxes where they are not."""
+    records = [record for split in splits for record in getattr(diagnosis.dataset, split)]
+    without = [record for record in records if record.box is None]
+    if use_box and without:
+        diagnosis.problems.append(
+            f"{len(without):,} of {len(records):,} images have no box, as {place(without[0])}; set DATA.USE_BOX to "
+            f"false or annotate them"
+        )
+    photos: dict[str, Record] = {}
+    for record in [] if use_box else records:
+        first = photos.setdefault(os.fspath(record.path), record)
+        if first.box != record.box:
+            diagnosis.problems.append(
+                f"{record.path} shows several boxes ({place(first)}, {place(record)}), which without them are one "
+                f"image; set DATA.USE_BOX to true"
+            )
+            return
+
+
 def check_files(diagnosis: Diagnosis, progress: Callable[[list[Record]], Iterable[Record]]) -> None:
-    """Every image once: whether it decodes, and whether its box lies on it."""
-    records = {record.path: record for split in SPLITS for record in getattr(diagnosis.dataset, split)}
+    """Every image once: whether it decodes, and whether its boxes lie on it."""
+    records = {(record.path, record.box): record for split in SPLITS for record in getattr(diagnosis.dataset, split)}
     for record in progress(list(records.values())):
         try:
             read_image(record.path, record.box, record.source)

@@ -1,7 +1,11 @@
 """Records to batches of uint8 images, read by worker processes."""
 
+import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import cv2
@@ -9,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
 from reid_kit.data.augment import Transform
 from reid_kit.data.records import Record
@@ -16,6 +21,10 @@ from reid_kit.data.sampler import Draw, EpochSampler
 from reid_kit.distributed import world_size
 from reid_kit.errors import InputError
 from reid_kit.image import read_image
+
+PREFETCH = 2  # batches that each worker reads ahead
+PATIENCE = 300  # seconds that a batch may take
+SHARED_MEMORY = "/dev/shm"  # where Linux keeps the batches on their way from the workers
 
 
 class TrainBatch(NamedTuple):
@@ -52,15 +61,17 @@ class Loader:
 
     in_step = False
 
-    def __init__(self, images: RecordImages, batches, workers: int, on_bad_image: str):
-        self.on_bad_image = on_bad_image
+    def __init__(self, images: RecordImages, batches, batch_size: int, workers: int, on_bad_image: str):
+        self.on_bad_image, self.workers, self.batch_size = on_bad_image, workers, batch_size
         self.skipped: set[int] = set()
         self._loader = DataLoader(
             images,
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=_collate,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_start_worker,
+            prefetch_factor=PREFETCH if workers else None,
+            timeout=PATIENCE if workers else 0,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
         )
@@ -72,9 +83,10 @@ class Loader:
         """Yields (images, indices); a batch none of whose images could be read is left out.
 
         Raises:
-            InputError: an image cannot be read, or no image of a batch that other processes would wait for.
+            InputError: an image cannot be read, or no image of a batch that other processes would wait for; a worker
+                ended or gives nothing; the shared memory would not hold the batches.
         """
-        for images, indices, errors in self._loader:
+        for images, indices, errors in self._batches() if self.workers else self._loader:
             for index, error in errors:
                 if self.on_bad_image == "error":
                     raise error
@@ -85,6 +97,45 @@ class Loader:
                 yield images, indices
             elif self.in_step and world_size() > 1:
                 raise InputError(f"none of the {len(errors)} images of a process's batch could be read: {errors[0][1]}")
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, list[tuple[int, InputError]]]]:
+        """What the workers hand over; whatever keeps them from it is an error within bounded time."""
+        self._check_shared_memory()
+        try:
+            with _deaths_are_errors():
+                batches = iter(self._loader)
+            while True:
+                with _deaths_are_errors():
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+        except (RuntimeError, OSError) as error:
+            if str(error).startswith("Caught "):  # raised by the code that a worker ran
+                raise
+            why = str(error.__cause__ or error).splitlines()[0].strip(" .")  # the cause knows the signal
+            raise InputError(
+                f"the processes that read images (DATA.WORKERS {self.workers}) failed: {why}. A killed one mostly means "
+                f"that memory ran out, a timeout that a disk hangs or {SHARED_MEMORY} is full. Lower DATA.WORKERS (0 reads in the main process); a training run goes on with --resume"
+            ) from error
+
+    def _check_shared_memory(self) -> None:
+        """Batches that find no room there are dropped, and waited for in vain."""
+        try:
+            disk = os.statvfs(SHARED_MEMORY)
+        except (OSError, AttributeError):  # no Linux
+            return
+        images = self._loader.dataset
+        batch = self.batch_size * images.transform(np.zeros((8, 8, 3), np.uint8), 0).nbytes
+        waiting = min(self.workers * PREFETCH + 1, len(self))  # and the one in use
+        needed = waiting * batch * int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        free = disk.f_bavail * disk.f_frsize
+        if needed > free:
+            raise InputError(
+                f"{SHARED_MEMORY} has {free / 1e6:,.1f} MB free, and DATA.WORKERS {self.workers} with batches of "
+                f"{self.batch_size} images may need {needed / 1e6:,.1f} MB there. Lower DATA.WORKERS (0 needs none) or "
+                f"the batch (TEST.BATCH_SIZE; SAMPLER.P in training), or give the container more: docker run --shm-size"
+            )
 
 
 class TrainLoader(Loader):
@@ -102,7 +153,8 @@ class TrainLoader(Loader):
         use_box: bool = False,
         on_bad_image: str = "error",
     ):
-        super().__init__(RecordImages(records, transform, use_box), sampler, workers, on_bad_image)
+        rows = sampler.batch_size // world_size()
+        super().__init__(RecordImages(records, transform, use_box), sampler, rows, workers, on_bad_image)
         self.labels = torch.tensor(labels)
 
     def __iter__(self) -> Iterator[TrainBatch]:
@@ -126,7 +178,7 @@ class TestLoader(Loader):
     ):
         draws = [Draw(index, 0) for index in range(len(records))]
         batches = [draws[first : first + batch_size] for first in range(0, len(draws), batch_size)]
-        super().__init__(RecordImages(records, transform, use_box), batches, workers, on_bad_image)
+        super().__init__(RecordImages(records, transform, use_box), batches, batch_size, workers, on_bad_image)
 
 
 def _collate(items: list[tuple[int, np.ndarray | InputError]]) -> tuple[Tensor, Tensor, list[tuple[int, InputError]]]:
@@ -136,5 +188,24 @@ def _collate(items: list[tuple[int, np.ndarray | InputError]]) -> tuple[Tensor, 
     return torch.from_numpy(images).permute(0, 3, 1, 2), torch.tensor([index for index, _ in good]), errors
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    """One thread, and no answer to Ctrl-C or to the first SIGTERM: they go to the whole group of processes, whose main
+    one still wants its batch. It ends the workers itself."""
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+@contextmanager
+def _deaths_are_errors() -> Iterator[None]:
+    """Within it a worker's death is an error at once; torch's own handler would raise it anywhere, even in the midst of
+    a checkpoint. Off the main thread, and on Windows, it takes PATIENCE seconds to be found."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        yield
+        return
+    before = signal.signal(signal.SIGCHLD, lambda *_: _error_if_any_worker_fails())
+    try:
+        _error_if_any_worker_fails()
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)

@@ -2,9 +2,10 @@
 
 import numpy as np
 from sklearn.metrics import normalized_mutual_info_score
+from torch import Tensor
 
 from reid_kit.errors import InputError
-from reid_kit.evaluation.features import Array, integer_labels
+from reid_kit.evaluation.features import Array, as_tensor, integer_labels
 
 ITERATIONS = 50
 
@@ -17,7 +18,9 @@ def normalized_mutual_information(features: Array, labels: Array, seed: int = 0)
     Args:
         features: (N, D). labels: (N,) integers. seed: of the clusters' first centres.
     """
-    features = np.asarray(features, np.float32)
+    features = as_tensor(features).float().cpu().numpy()
+    if features.ndim != 2 or 0 in features.shape:
+        raise InputError(f"features must be (N, D) with at least one row, got {features.shape}")
     labels = integer_labels(labels, len(features), "labels")
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     if not np.isfinite(norms).all():
@@ -42,6 +45,7 @@ def k_means(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
         seed=seed,
         max_points_per_centroid=len(rows),
         min_points_per_centroid=1,
+        gpu=getattr(faiss, "get_num_gpus", int)() > 0,
     )
     means.train(rows)
     return means.index.search(rows, 1)[1].ravel()

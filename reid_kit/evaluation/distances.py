@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Protocol
 
 import numpy as np
@@ -11,11 +12,13 @@ from torch import Tensor
 
 from reid_kit.distributed import rank, world_size
 from reid_kit.errors import InputError, NonFiniteError
-from reid_kit.evaluation.features import Array, FeatureRows
+from reid_kit.evaluation.features import Array, FeatureRows, as_tensor, to_device
+from reid_kit.precision import float32_products
 
 GALLERY_BLOCK = 4096  # gallery entries whose features are converted at once; processes share the gallery in these
 CORE_BLOCK = 1024  # gallery entries that one core of a CPU compares at once, at most
 TILE = 64  # rows and columns of a product come in whole tiles: at a ragged edge equal rows can differ in the last bit
+CHECKED = 2**22  # given distances that are checked at once
 
 
 class Distances(Protocol):
@@ -39,8 +42,8 @@ class Distances(Protocol):
 
     def order_of_pairs(
         self, first: int, last: int, query: np.ndarray, gallery: np.ndarray, threads: ThreadPoolExecutor
-    ) -> np.ndarray:
-        """(n,) what `order` holds for pairs of queries, counted from `first`, and gallery entries."""
+    ) -> Tensor:
+        """(n,) what `order` holds for pairs of queries, counted from `first`, and gallery entries; on the device."""
         ...
 
     def of_order(self, order: Tensor, query: Tensor) -> Tensor:
@@ -52,7 +55,8 @@ class FeatureDistances:
     """Euclidean or cosine distances of features.
 
     Euclidean ones are ordered by |g|^2 - 2 q.g, cosine ones by -q.g / |g|: what a query adds to all its distances, or
-    multiplies them by, changes no order. Products are of whole tiles, so that equal rows tie to the bit.
+    multiplies them by, changes no order. Products are of whole tiles, so that equal rows tie to the bit; on a GPU, which
+    chooses how to add up by the shape, all are of one shape.
     """
 
     def __init__(self, query: FeatureRows, gallery: FeatureRows):
@@ -72,17 +76,26 @@ class FeatureDistances:
 
     def order(self, first: int, last: int, share: slice, threads: ThreadPoolExecutor) -> Tensor:
         rows = whole_tiles(self.query.block(slice(first, last)))
-        found = rows.new_empty(len(rows), -(-(share.stop - share.start) // TILE) * TILE)
-        tail = share.stop - (share.stop - share.start) % TILE  # apart, so that no more than it has to be filled up
-        size = share.stop - share.start if self.gallery_rows.ready else GALLERY_BLOCK
-        for start, stop in (*blocks(slice(share.start, tail), max(size, 1)), *blocks(slice(tail, share.stop), TILE)):
+        count, tile = share.stop - share.start, self.tile
+        found = rows.new_empty(len(rows), -(-count // tile) * tile)
+        tail = share.stop - count % tile  # apart, so that no more than it has to be filled up
+        size = count if self.device.type == "cpu" and self.gallery_rows.ready else GALLERY_BLOCK
+        for start, stop in (*blocks(slice(share.start, tail), max(size, 1)), *blocks(slice(tail, share.stop), tile)):
             self.compare(rows, slice(start, stop), found[:, start - share.start :], threads)
-        return found[: last - first, : share.stop - share.start]
+        return found[: last - first, :count]
+
+    @property
+    def tile(self) -> int:
+        """The columns of a product come in multiples of this; on a GPU each has as many."""
+        if self.device.type == "cpu":
+            return TILE
+        return min(GALLERY_BLOCK, -(-self.gallery // TILE) * TILE)
 
     def compare(self, rows: Tensor, part: slice | np.ndarray, found: Tensor, threads: ThreadPoolExecutor) -> None:
         """Writes the order values of `rows` and a part of the gallery, which begins at the first column of `found`."""
-        block = whole_tiles(self.gallery_rows.block(part))
-        norms = whole_tiles(self.gallery_rows.squared_norms[part, None])[:, 0]
+        block = whole_tiles(self.gallery_rows.block(part), self.tile)
+        at = part if isinstance(part, slice) else to_device(part, self.device)
+        norms = whole_tiles(self.gallery_rows.squared_norms[at, None], self.tile)[:, 0]
         share = -(-len(block) // torch.get_num_threads() // TILE) * TILE
         size = min(share, CORE_BLOCK) if self.device.type == "cpu" else len(block)
 
@@ -99,32 +112,35 @@ class FeatureDistances:
 
     def order_of_pairs(
         self, first: int, last: int, query: np.ndarray, gallery: np.ndarray, threads: ThreadPoolExecutor
-    ) -> np.ndarray:
-        rows, values = whole_tiles(self.query.block(slice(first, last))), np.empty(len(query), np.float32)
+    ) -> Tensor:
+        rows = whole_tiles(self.query.block(slice(first, last)))
+        values = rows.new_empty(len(query))
         wanted, place = np.unique(gallery, return_inverse=True)
         for start, stop in blocks(slice(0, len(wanted)), GALLERY_BLOCK):
-            found = rows.new_empty(len(rows), -(-(stop - start) // TILE) * TILE)
+            found = rows.new_empty(len(rows), -(-(stop - start) // self.tile) * self.tile)
             self.compare(rows, wanted[start:stop], found, threads)
-            here = (place >= start) & (place < stop)
-            values[here] = found.cpu().numpy()[query[here], place[here] - start]
+            here = np.flatnonzero((place >= start) & (place < stop))
+            row, column, here = (to_device(at, self.device) for at in (query[here], place[here] - start, here))
+            values[here] = found[row, column]
         return values
 
     def of_order(self, order: Tensor, query: Tensor) -> Tensor:
         norms = self.query.squared_norms[query]
         if self.gallery_rows.cosine:
             return 1 + order * norms.rsqrt()
-        return (order + norms).clamp(min=0).sqrt()
+        return (order + norms).clamp_(min=0).sqrt_()
 
 
 class GivenDistances:
     """Distances (Q, G) that are there already, as after re-ranking."""
 
     def __init__(self, distances: Array, name: str):
-        self.matrix, self.name = torch.as_tensor(distances), name
+        self.matrix, self.name = as_tensor(distances), name
         if self.matrix.ndim != 2 or 0 in self.matrix.shape:
             shape = tuple(self.matrix.shape)
             raise InputError(f"distances must be (Q, G) with at least one row and column, got {shape}")
-        wrong = int((~torch.isfinite(self.matrix)).sum())
+        size = max(CHECKED // self.matrix.shape[1], 1)
+        wrong = int(sum((~torch.isfinite(rows)).sum() for rows in self.matrix.split(size)))
         if wrong:
             raise NonFiniteError(f"{wrong} distances are NaN or infinite")
         self.queries, self.gallery, self.device = *self.matrix.shape, self.matrix.device
@@ -138,16 +154,16 @@ class GivenDistances:
 
     def order_of_pairs(
         self, first: int, last: int, query: np.ndarray, gallery: np.ndarray, threads: ThreadPoolExecutor
-    ) -> np.ndarray:
-        return self.matrix[first + query, gallery].float().cpu().numpy()
+    ) -> Tensor:
+        return self.matrix[to_device(first + query, self.device), to_device(gallery, self.device)].float()
 
     def of_order(self, order: Tensor, query: Tensor) -> Tensor:
         return order
 
 
-def whole_tiles(rows: Tensor) -> Tensor:
-    """(n, D) with rows of zeros up to a multiple of TILE."""
-    return torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % TILE)) if len(rows) % TILE else rows
+def whole_tiles(rows: Tensor, tile: int = TILE) -> Tensor:
+    """(n, D) with rows of zeros up to a multiple of `tile`."""
+    return torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % tile)) if len(rows) % tile else rows
 
 
 def blocks(part: slice, size: int) -> Iterator[tuple[int, int]]:
@@ -163,20 +179,20 @@ def process_share(count: int) -> slice:
 
 
 @contextmanager
-def exact_products() -> Iterator[ThreadPoolExecutor]:
+def exact_products(device: torch.device = torch.device("cpu")) -> Iterator[ThreadPoolExecutor]:
     """Matrix products in full float32, whatever the process has chosen for training.
 
     Yields threads, one for each core that torch may use, in which torch uses one core. They do on a CPU what takes
-    long: the threads of a product on all cores would spin for a while after it and hold up what follows.
+    long: the threads of a product on all cores would spin for a while after it and hold up what follows. On another
+    device their `map` works in the calling thread, on whose stream the device's work stands in order.
     """
-    precision, cores = torch.get_float32_matmul_precision(), torch.get_num_threads()
-    torch.set_float32_matmul_precision("highest")
+    cores = torch.get_num_threads()
+    if device.type == "cpu":
+        threads = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
+    else:
+        threads = nullcontext(SimpleNamespace(map=map))
     try:
-        with (
-            torch.inference_mode(),
-            ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as threads,
-        ):
-            yield threads
+        with float32_products(), torch.inference_mode(), threads as given:
+            yield given
     finally:
-        torch.set_float32_matmul_precision(precision)
         torch.set_num_threads(cores)  # the last number set is that of threads to come

@@ -1,8 +1,7 @@
 """Features in files: our .npz and .safetensors, and the .mat that many re-ID projects write."""
 
+import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -10,25 +9,16 @@ from typing import NamedTuple
 import numpy as np
 import safetensors
 import safetensors.numpy
-import scipy.io
-from scipy.io.matlab import MatReadError
 
-from reid_kit.errors import InputError
+from reid_kit.errors import InputError, NonFiniteError, shortened
 from reid_kit.files import new_file
+from reid_kit.reading import parse_json, read_mat, read_npz, read_safetensors
 
 HEADER_LIMIT = 100_000_000  # bytes that safetensors allows for names and metadata
-DAMAGED = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    IndexError,
-    NotImplementedError,  # a .mat of MATLAB 7.3
-    MatReadError,
-    zipfile.BadZipFile,
-    zlib.error,
-    safetensors.SafetensorError,
-)
+DIGEST = "sha256"  # of the arrays, in the metadata of our .safetensors files, which have no sums of their own
+ROWS = 4096  # that are looked at at once
+NAMES = ("features", "identities", "split", "cameras")
+MAT = tuple(f"{side}_{kind}" for side in ("gallery", "query") for kind in ("f", "label", "cam"))
 
 
 class FeatureSet(NamedTuple):
@@ -48,68 +38,131 @@ def read_feature_file(path: str | Path) -> tuple[FeatureSet, FeatureSet]:
     """Query and gallery of a feature file; one and the same object where the file has no queries.
 
     An .npz or .safetensors holds `features`, `identities`, `split`, and optionally `cameras` (-1: none), as
-    tools/extract.py writes it; text stands in the metadata of a .safetensors file, as JSON. A .mat holds `gallery_f`,
-    `gallery_label`, `gallery_cam`, `query_f`, `query_label`, `query_cam`.
+    tools/extract.py writes it; identities and cameras are integers, or names in any text, which become integers here.
+    Text stands in the metadata of a .safetensors file, as JSON. A .mat holds `gallery_f`, `gallery_label`,
+    `gallery_cam`, `query_f`, `query_label`, `query_cam`, all of them numbers.
 
     Raises:
-        InputError: the file is missing, damaged, of another kind, or lacks one of these arrays.
+        InputError: the file is missing, damaged, of another kind, lacks one of these arrays, or holds what no features
+            and labels can be.
     """
     path = Path(path)
     if path.suffix not in LOAD:
         raise InputError(f"{path}: features are read from .npz, .safetensors or .mat files")
-    try:
-        arrays = LOAD[path.suffix](path)
-    except DAMAGED as error:
-        raise InputError(f"{path} cannot be read: {error or type(error).__name__}") from error
-    try:
-        return read_mat(arrays) if path.suffix == ".mat" else read_splits(path, arrays)
-    except KeyError as error:
-        raise InputError(f"{path} has no array {error}; it holds {', '.join(sorted(arrays))}") from error
+    arrays = LOAD[path.suffix](path)
+    return read_mat_sides(path, arrays) if path.suffix == ".mat" else read_splits(path, arrays)
 
 
 def load_safetensors(path: Path) -> dict[str, np.ndarray]:
-    with safetensors.safe_open(path, "np") as file:
-        texts = {name: np.array(json.loads(text)) for name, text in (file.metadata() or {}).items()}
-        return {**texts, **{name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118
+    arrays, metadata = read_safetensors(path)
+    if DIGEST in metadata and json.loads(metadata[DIGEST]) != digest(arrays):
+        raise InputError(f"{path} is damaged: its arrays are not those that were written; copy or extract it again")
+    texts = {name: parse_json(metadata[name], f"{path}: {name}") for name in NAMES if name in metadata}
+    for name, values in texts.items():
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise InputError(f"{path}: {name} in its metadata must be a list of text, as JSON")
+    return {**{name: np.array(values, dtype=str) for name, values in texts.items()}, **arrays}
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as arrays:
-        return dict(arrays)
+    return read_npz(path, NAMES)
 
 
-LOAD = {".npz": load_npz, ".safetensors": load_safetensors, ".mat": scipy.io.loadmat}
+def load_mat(path: Path) -> dict[str, np.ndarray]:
+    return read_mat(path, MAT, "features in a .mat of a re-ID project: " + ", ".join(MAT))
+
+
+LOAD = {".npz": load_npz, ".safetensors": load_safetensors, ".mat": load_mat}
 
 
 def read_splits(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[FeatureSet, FeatureSet]:
-    names = ("features", "split", "identities", *(["cameras"] if "cameras" in arrays else []))
-    lengths = {name: len(arrays[name]) for name in names}
-    if len(set(lengths.values())) > 1:
-        counts = ", ".join(f"{length} rows of {name}" for name, length in lengths.items())
-        raise InputError(f"{path} holds {counts}; expected as many of each")
-    cameras = arrays.get("cameras")
-    if cameras is not None and (cameras < 0).any():
-        cameras = None
+    missing = [name for name in NAMES[:3] if name not in arrays]
+    if missing:
+        raise InputError(f"{path} has no array {', '.join(missing)}; it holds {', '.join(sorted(arrays)) or 'none'}")
+    features = checked_features(path, "features", arrays["features"])
+    split = arrays["split"]
+    if split.shape != (len(features),) or split.dtype.kind not in "US":
+        raise rows_differ(path, "split", split, len(features))
+    split = split.astype(str)
+    unknown = sorted(set(split.tolist()) - {"query", "gallery"})
+    if unknown or "gallery" not in split:
+        raise InputError(
+            f"{path}: split holds {shortened(unknown) if unknown else 'no gallery'}; expected query, gallery"
+        )
+    identities = checked_labels(path, "identities", arrays["identities"], len(features))
+    cameras = None
+    if "cameras" in arrays:
+        cameras = checked_labels(path, "cameras", arrays["cameras"], len(features))
+        absent = np.flatnonzero(cameras < 0)
+        if 0 < len(absent) < len(cameras):
+            raise InputError(
+                f"{path}: {len(absent):,} of {len(cameras):,} rows have no camera (below 0), first rows "
+                f"{absent[:5].tolist()}; give each its camera, or none any, which switches the camera rule off"
+            )
+        cameras = None if len(absent) else cameras
 
     def part(name: str) -> FeatureSet:
-        rows = arrays["split"] == name
-        return FeatureSet(
-            arrays["features"][rows], arrays["identities"][rows], None if cameras is None else cameras[rows]
-        )
+        rows = split == name
+        return FeatureSet(features[rows], identities[rows], None if cameras is None else cameras[rows])
 
     gallery = part("gallery")
-    return (part("query") if (arrays["split"] == "query").any() else gallery), gallery
+    return (part("query") if "query" in split else gallery), gallery
 
 
-def read_mat(arrays: Mapping[str, np.ndarray]) -> tuple[FeatureSet, FeatureSet]:
-    def part(name: str) -> FeatureSet:
-        return FeatureSet(
-            arrays[f"{name}_f"],
-            arrays[f"{name}_label"].ravel().astype(np.int64),
-            arrays[f"{name}_cam"].ravel().astype(np.int64),
-        )
+def read_mat_sides(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[FeatureSet, FeatureSet]:
+    def part(side: str) -> FeatureSet:
+        features = checked_features(path, f"{side}_f", arrays[f"{side}_f"])
+        labels = [f"{side}_{kind}" for kind in ("label", "cam")]
+        for name in labels:
+            if arrays[name].dtype.kind not in "iuf":
+                raise InputError(f"{path}: {name} must be numbers, got {arrays[name].dtype}; names go to an .npz file")
+        rows = (checked_labels(path, name, arrays[name].ravel(), len(features)) for name in labels)
+        return FeatureSet(features, *rows)
 
     return part("query"), part("gallery")
+
+
+def checked_features(path: Path, name: str, features: np.ndarray) -> np.ndarray:
+    if features.ndim != 2 or 0 in features.shape or features.dtype.kind not in "fiu":
+        raise InputError(f"{path}: {name} must be (N, D) numbers, got {features.shape} {features.dtype}")
+    for start in range(0, len(features), ROWS):
+        finite = np.isfinite(features[start : start + ROWS]).all(axis=1)
+        if not finite.all():
+            raise NonFiniteError(f"{path}: {name} hold NaN or infinity, first in row {start + int(finite.argmin())}")
+    return features
+
+
+def checked_labels(path: Path, name: str, labels: np.ndarray, count: int) -> np.ndarray:
+    """(count,) int64 of integers in any numeric type, or of names; a name "-1" or "" is -1: junk, or no camera."""
+    if labels.shape != (count,) or labels.dtype.kind not in "iufUS":
+        raise rows_differ(path, name, labels, count)
+    if labels.dtype.kind in "US" or (labels.dtype.kind == "u" and labels.max(initial=0) > np.iinfo(np.int64).max):
+        names = np.char.strip(labels.astype(str))
+        numbers = np.unique(names, return_inverse=True)[1].ravel() + 1
+        return np.where((names == "-1") | (names == ""), -1, numbers)
+    whole = labels.astype(np.int64) if np.isfinite(labels).all() and (np.abs(labels) < 2.0**62).all() else labels
+    wrong = np.flatnonzero(whole != labels) if whole.dtype.kind == "i" else np.flatnonzero(~np.isfinite(labels))
+    if len(wrong) or whole.dtype.kind != "i":
+        raise InputError(f"{path}: {name} must be whole numbers or names; row {wrong[:1].tolist()} is not")
+    return whole
+
+
+def rows_differ(path: Path, name: str, array: np.ndarray, count: int) -> InputError:
+    return InputError(
+        f"{path} holds {count} rows of features and {name} of shape {array.shape} and type {array.dtype}; expected as "
+        f"many rows of each, {'of text' if name == 'split' else 'of whole numbers or names'}"
+    )
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """A hash of names, types, shapes and contents, which reads a memory-mapped array in parts."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.atleast_1d(arrays[name])
+        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        for start in range(0, len(array), ROWS):
+            found.update(np.ascontiguousarray(array[start : start + ROWS]).data)
+    return found.hexdigest()
 
 
 def write_feature_file(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -132,10 +185,10 @@ def save_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     metadata = {name: json.dumps(array.tolist()) for name, array in arrays.items() if array.dtype.kind == "U"}
     if sum(map(len, metadata.values())) > HEADER_LIMIT // 2:  # its header quotes them once more
         raise InputError(f"paths and splits of {len(arrays['paths']):,} images are too long for .safetensors; use .npz")
+    numbers = {name: array for name, array in arrays.items() if name not in metadata}
+    metadata[DIGEST] = json.dumps(digest(numbers))
     try:
-        safetensors.numpy.save_file(
-            {name: array for name, array in arrays.items() if name not in metadata}, path, metadata
-        )
+        safetensors.numpy.save_file(numbers, path, metadata)
     except safetensors.SafetensorError as error:
         raise OSError(None, str(error)) from error
 

@@ -11,7 +11,7 @@ from reid_kit.evaluation.distances import CORE_BLOCK, GALLERY_BLOCK, blocks
 
 
 class Neighbours:
-    """Squared Euclidean distances of rows (N, D), the first of them queries and the others their gallery.
+    """Squared Euclidean distances of rows (N, D): the first of them queries and the last their gallery, or all both.
 
     nearest (N, count): the smallest of each row, ascending, beginning with its own 0. positions (N, count): of which
     rows they are. farthest (N,): the largest, above 0.
@@ -23,7 +23,7 @@ class Neighbours:
         """
         Args:
             norms: (N,) the rows' squared norms.
-            between: (Q, N - Q) is filled with the distances of queries and gallery.
+            between: (Q, N - Q), or (N, N) where all rows are both, is filled with the distances of queries and gallery.
             threads: those of `exact_products`.
         """
         self.rows, self.norms, self.between = rows, norms, between
@@ -67,7 +67,9 @@ class Neighbours:
         found = torch.addmm(self.norms[others], self.rows[part], self.rows[others].T, alpha=-2)
         found.add_(self.norms[part, None]).clamp_(min=0)
         queries = len(self.between)
-        if part.start < queries < others.stop:
+        if queries == len(self.rows):
+            self.between[part, others], self.between[others, part] = found, found.T
+        elif part.start < queries < others.stop:
             kept = found[: queries - part.start, max(queries - others.start, 0) :]
             end = others.stop - queries
             self.between[part.start : part.start + len(kept), end - kept.shape[1] : end] = kept

@@ -14,6 +14,7 @@ from reid_kit.evaluation.neighbours import Neighbours
 
 ROWS = 512  # whose neighbours are compared at once
 PAIRS = 64  # whose distances are computed at once
+HELD = 2**23  # Jaccard distances that are held on the CPU at once
 
 
 def k_reciprocal_distance(
@@ -23,6 +24,7 @@ def k_reciprocal_distance(
     k2: int = 6,
     lambda_value: float = 0.3,
     device: str | torch.device | None = None,
+    same_set: bool = False,
 ) -> Tensor:
     """(Q, G) float32 distances: lambda * Euclidean + (1 - lambda) * Jaccard distance of k-reciprocal neighbourhoods.
 
@@ -34,9 +36,11 @@ def k_reciprocal_distance(
         k1: neighbours that may be reciprocal. k2: neighbours whose encodings are averaged (1: none).
         lambda_value: weight of the Euclidean distance, 0 to 1.
         device: where distances are computed and returned; None is where the query features are.
+        same_set: query and gallery are one list, so that each image is a neighbour once.
 
     Raises:
-        InputError: k1 or k2 do not fit the number of images, lambda outside [0, 1], a device that is not there.
+        InputError: k1 or k2 do not fit the number of images, lambda outside [0, 1], a device that is not there; with
+            `same_set` sides of different length.
         NonFiniteError: features with NaN or infinity.
     """
     device = usable_device(device, query_features)
@@ -45,22 +49,28 @@ def k_reciprocal_distance(
         for features, name in ((query_features, "query"), (gallery_features, "gallery"))
     ]
     queries, gallery = map(len, sides)
-    total = queries + gallery
+    if same_set and queries != gallery:
+        raise InputError(f"same_set asks for one set, got {queries} queries and a gallery of {gallery}")
+    rows_of = sides[:1] if same_set else sides
+    total = sum(map(len, rows_of))
     if not 1 <= k1 < total or not 1 <= k2 <= k1:
         raise InputError(f"k1 must lie in 1 .. {total - 1}, for {total} images, and k2 in 1 .. k1; got {k1} and {k2}")
     if not 0 <= lambda_value <= 1:
         raise InputError(f"lambda_value must lie in [0, 1], got {lambda_value}")
     distances = torch.empty(queries, gallery, device=device)  # outside, as inside it would take no changes by others
-    with exact_products() as threads:
-        rows = torch.cat([side.block(slice(None)) for side in sides])
-        norms = torch.cat([side.squared_norms for side in sides])
+    with exact_products(device) as threads:
+        rows = distances.new_empty(total, sides[0].width)
+        for side, place in zip(rows_of, (0, queries)):
+            for start, stop in blocks(slice(0, len(side)), ROWS):
+                rows[place + start : place + stop] = side.block(slice(start, stop))
+        norms = torch.cat([side.squared_norms for side in rows_of])
         found = Neighbours(rows, norms, k1 + 1, distances, threads)
         positions = found.positions.cpu().numpy()
         V = encode(found, positions, k1, threads)
         if k2 > 1:
             V = sparse_rows(positions[:, :k2], np.full((len(rows), k2), 1 / k2)) @ V
         distances.div_(found.farthest[:queries, None])
-        add_jaccard(distances, lambda_value, V[:queries], V[queries:].tocsc())
+        add_jaccard(distances, lambda_value, V[:queries], V[total - gallery :].tocsc())
     return distances
 
 
@@ -111,11 +121,13 @@ def add_jaccard(distances: Tensor, lambda_value: float, query: sparse.csr_matrix
 
     The latter is 1 - sum of minima / sum of maxima of the encodings' rows, each of which sums to 1.
     """
-    for row in range(query.shape[0]):
-        part = slice(query.indptr[row], query.indptr[row + 1])
-        columns, values = query.indices[part], query.data[part]
-        shared = gallery[:, columns]
-        minima = np.minimum(shared.data, np.repeat(values, np.diff(shared.indptr)))
-        common = torch.from_numpy(np.bincount(shared.indices, minima, minlength=gallery.shape[0]))
-        jaccard = (1 - common / (2 - common)).to(distances)
-        distances[row].mul_(lambda_value).add_(jaccard, alpha=1 - lambda_value)
+    for start, stop in blocks(slice(0, query.shape[0]), max(HELD // gallery.shape[0], 1)):  # each copied at once
+        jaccard = torch.empty(stop - start, gallery.shape[0])
+        for row in range(start, stop):
+            part = slice(query.indptr[row], query.indptr[row + 1])
+            columns, values = query.indices[part], query.data[part]
+            shared = gallery[:, columns]
+            minima = np.minimum(shared.data, np.repeat(values, np.diff(shared.indptr)))
+            common = torch.from_numpy(np.bincount(shared.indices, minima, minlength=gallery.shape[0]))
+            jaccard[row - start] = 1 - common / (2 - common)
+        distances[start:stop].mul_(lambda_value).add_(jaccard.to(distances), alpha=1 - lambda_value)

@@ -10,7 +10,7 @@ from reid_kit.errors import InputError, unknown_name
 from reid_kit.evaluation.distances import Distances, FeatureDistances, GivenDistances
 from reid_kit.evaluation.features import Array, FeatureRows, integer_labels, usable_device
 from reid_kit.evaluation.metrics import precision_of
-from reid_kit.evaluation.ranks import match_ranks, same_identity_pairs
+from reid_kit.evaluation.ranks import Pairs, match_ranks, same_identity_pairs
 from reid_kit.evaluation.verification import DistanceHistogram, HistogramCounter
 
 METRICS = ("euclidean", "cosine")
@@ -65,7 +65,7 @@ def evaluate_retrieval(
     """Ranks the gallery for each query and measures where its matches stand.
 
     Exact: float32 distances, ties against the query, the same on CPU and GPU to rounding. Memory beside the features
-    stays below 256 MB. With several processes each compares its share of the gallery, and all return one result.
+    stays below 256 MB; a GPU holds features that come from elsewhere once, where it has the room. With several processes each compares its share of the gallery, and all return one result.
 
     Args:
         query_features, gallery_features: (Q, D) and (G, D): tensors or arrays of any float type, also memory-mapped.
@@ -75,7 +75,7 @@ def evaluate_retrieval(
         average_precision: "step" (mean over matches of precision at each) or "trapezoid" (Market-1501's script).
         ranks: the k of CMC@k, called Recall@k in metric learning.
         same_set: query and gallery are one list, and each entry ignores itself alone.
-        junk_id: gallery entries of this identity stand in no ranking.
+        junk_id: gallery entries of this identity stand in no ranking, and queries of it are skipped.
         no_match: queries without a match are left out ("skip") or count as 0 ("zero").
         histogram: also count how many pairs lie at which distance.
         device: where to compute; None is where the query features are.
@@ -88,8 +88,10 @@ def evaluate_retrieval(
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
     device = usable_device(device, query_features)
-    query = FeatureRows(query_features, "query", device, metric == "cosine")
-    gallery = FeatureRows(gallery_features, "gallery", device, metric == "cosine")
+    query, gallery = (
+        FeatureRows(features, name, device, metric == "cosine", hold=True)
+        for features, name in ((query_features, "query"), (gallery_features, "gallery"))
+    )
     return measure(
         FeatureDistances(query, gallery),
         Sides(query_ids, gallery_ids, query_cameras, gallery_cameras, len(query), len(gallery), same_set, junk_id),
@@ -139,6 +141,7 @@ class Sides:
     ):
         if same_set and queries != gallery:
             raise InputError(f"same_set asks for one set, got {queries} queries and a gallery of {gallery}")
+        self.junk_id = junk_id
         query_ids = integer_labels(query_ids, queries, "query_ids")
         gallery_ids = integer_labels(gallery_ids, gallery, "gallery_ids")
         if (query_cameras is None) != (gallery_cameras is None):
@@ -149,8 +152,10 @@ class Sides:
             gallery_cameras = integer_labels(gallery_cameras, gallery, "gallery_cameras")
             self.rule = "same identity in the same camera ignored"
         self.query_ids = query_ids
-        self.junk = np.flatnonzero(gallery_ids == junk_id)
-        self.pairs = same_identity_pairs(query_ids, gallery_ids, query_cameras, gallery_cameras, same_set)
+        self.junk, self.junk_queries = (np.flatnonzero(ids == junk_id) for ids in (gallery_ids, query_ids))
+        pairs = same_identity_pairs(query_ids, gallery_ids, query_cameras, gallery_cameras, same_set)
+        person = query_ids[pairs.query] != junk_id
+        self.pairs = Pairs(pairs.query[person], pairs.gallery[person], pairs.is_match[person])
 
 
 def measure(
@@ -160,15 +165,17 @@ def measure(
     if no_match not in ("skip", "zero"):
         raise unknown_name("no_match", no_match, ("skip", "zero"))
     precision = precision_of(average_precision)
-    counter = HistogramCounter(distances.largest) if histogram else None
-    matches = match_ranks(distances, sides.pairs, sides.junk, counter)
+    counter = HistogramCounter(distances.largest, distances.device) if histogram else None
+    matches = match_ranks(distances, sides.pairs, sides.junk, counter, sides.junk_queries)
     count = np.bincount(matches.query, minlength=distances.queries)
-    skipped = 0 if no_match == "zero" else int((count == 0).sum())
+    left_out = count == 0 if no_match == "skip" else np.isin(np.arange(distances.queries), sides.junk_queries)
+    skipped = int(left_out.sum())
     queries = distances.queries - skipped
     if not queries:
         raise InputError(
             f"none of the {distances.queries} queries has a match in the gallery: identities that do not occur there, "
-            f"or cameras parsed wrongly, so that every match is in its query's own camera"
+            f"cameras parsed wrongly, so that every match is in its query's own camera, or queries that are all junk "
+            f"(identity {sides.junk_id})"
         )
     first, last = (np.zeros(distances.queries, np.int64) for _ in range(2))
     np.maximum.at(last, matches.query, matches.rank)
@@ -186,7 +193,7 @@ def measure(
         map_at_r=float(at_r.sum() / queries),
         cmc={k: float(((first > 0) & (first <= k)).sum() / queries) for k in ranks},
         query_ids=sides.query_ids,
-        average_precision=precisions if no_match == "zero" else np.where(count > 0, precisions, np.nan),
+        average_precision=np.where(left_out, np.nan, precisions),
         first_match_rank=first,
         queries=queries,
         skipped=skipped,

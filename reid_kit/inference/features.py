@@ -7,8 +7,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from reid_kit.precision import float32_products
+
+BATCHES_HELD = 16  # whose features are fetched from the device at once: it would wait for each
+
 
 @torch.inference_mode()
+@float32_products()
 def extract_features(
     model: nn.Module,
     loader: DataLoader,
@@ -27,13 +32,16 @@ def extract_features(
     """
     training = model.training
     model.eval()
-    features, positions = [torch.empty(0, model.embedding_size)], [torch.empty(0, dtype=torch.int64)]
+    features, positions, held = [torch.empty(0, model.embedding_size)], [torch.empty(0, dtype=torch.int64)], []
     for images, indices in tqdm(loader, desc=title, unit="batch", leave=False, disable=not sys.stderr.isatty()):
         images = images.to(device, non_blocking=True)
         views = [images, images.flip(-1)] if flip else [images]
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             found = [getattr(model(view), feature).float() for view in views]
-        features.append((sum(found) / len(found)).cpu())
+        held.append(sum(found) / len(found))
         positions.append(indices)
+        if len(held) == BATCHES_HELD:
+            features.append(torch.cat(held).cpu())
+            held = []
     model.train(training)
-    return torch.cat(features), torch.cat(positions)
+    return torch.cat([*features, *(rows.cpu() for rows in held)]), torch.cat(positions)

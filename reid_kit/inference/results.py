@@ -12,7 +12,7 @@ from reid_kit.inference.testing import ImageSet, Tested
 from reid_kit.report.picture import Tile, ranked_list_picture
 from reid_kit.report.plots import result_curves
 from reid_kit.report.ranked_list import ranked_lists, worst, worst_and_median
-from reid_kit.report.tables import result_json, result_table, verification_table
+from reid_kit.report.tables import measured, result_json, result_table, verification_table
 
 QUERIES_SHOWN = 4  # of the worst, and of those around the median
 WORST_SHOWN = 20
@@ -29,7 +29,8 @@ def write_results(folder: Path, name: str, tested: Tested, facts: Mapping[str, o
     folder.mkdir(parents=True, exist_ok=True)
     recall = "Recall" if tested.dataset.protocol.same_set else "CMC"
     table = result_table({name: tested.result}, recall, {name: tested.nmi})
-    content = {**facts, **result_json(tested.result), "nmi": tested.nmi}
+    tabled = measured(tested.result, tested.nmi, tested.dataset.protocol.measures)
+    content = {**facts, **result_json(tested.result), "nmi": tested.nmi, "measures": tabled}
     write_atomically(folder / "results.json", json.dumps(content, indent=1))
     write_atomically(folder / "results.md", f"{table}\n\n{verification_table(tested.result)}\n")
     write_atomically(folder / "result_curves.png", result_curves(tested.result, name))

@@ -33,6 +33,7 @@ class TestSettings:
     use_box: bool = False
     on_bad_image: str = "error"
     feature: str = "inference"
+    levels: tuple[str, ...] = ()  # of a multilevel model, those compared; none: all
     flip: bool = False
     metric: str = "euclidean"
     average_precision: str = "step"
@@ -104,7 +105,11 @@ def embed_records(model: nn.Module, records: list[Record], settings: TestSetting
         autocast=settings.autocast,
         title=title,
     )
-    features, positions = (gather_rows(rows.to(settings.device)).cpu() for rows in (features, positions + first))
+    positions = positions + first
+    if world_size() > 1:
+        features, positions = (gather_rows(rows.to(settings.device)).cpu() for rows in (features, positions))
+    if settings.levels:
+        features = features[:, model.columns(settings.levels)]
     return ImageSet([records[position] for position in positions.tolist()], features)
 
 
@@ -113,9 +118,13 @@ def test_retrieval(model: nn.Module, dataset: RetrievalDataset, settings: TestSe
     protocol = dataset.protocol
     gallery = embed_records(model, dataset.gallery, settings, f"{dataset.name} gallery")
     query = gallery if protocol.same_set else embed_records(model, dataset.query, settings, f"{dataset.name} query")
-    nmi = normalized_mutual_information(gallery.features, gallery.identities) if protocol.nmi else None
     query = better_queries(query, gallery, protocol, settings)
-    return Tested(evaluate(query, gallery, protocol, settings), nmi, query, gallery, dataset, settings)
+    result = evaluate(query, gallery, protocol, settings)
+    result = replace(result, protocol=f"{result.protocol}, network in {'bfloat16' if settings.autocast else 'float32'}")
+    nmi = None
+    if protocol.nmi and rank() == 0:  # who reports; all at once would only share the cores
+        nmi = normalized_mutual_information(gallery.features, gallery.identities)
+    return Tested(result, nmi, query, gallery, dataset, settings)
 
 
 test_retrieval.__test__ = False
@@ -137,8 +146,9 @@ def better_queries(query: Side, gallery: Side, protocol: Protocol, settings: Tes
     if settings.expand:
         if settings.metric != "cosine":
             raise InputError("expanded queries are compared by direction: set TEST.METRIC cosine")
-        features = expand_queries(query.features, gallery.features, settings.expand, settings.alpha)
-        query = query.with_features(features)
+        sides = query.features, gallery.features
+        features = expand_queries(*sides, settings.expand, settings.alpha, settings.device)
+        query = query.with_features(features.cpu())
     return query
 
 
@@ -159,6 +169,7 @@ def evaluate(query: Side, gallery: Side, protocol: Protocol, settings: TestSetti
     else:
         sides = (query.features, gallery.features)
         result = evaluate_retrieval(*sides, *labels, metric=settings.metric, device=settings.device, **options)
-    changes = [f", queries pooled by {settings.multi_query}"] * bool(settings.multi_query)
+    changes = [f", levels {' + '.join(settings.levels)}"] * bool(settings.levels)
+    changes += [f", queries pooled by {settings.multi_query}"] * bool(settings.multi_query)
     changes += [f", queries expanded by {settings.expand} neighbours, alpha {settings.alpha:g}"] * bool(settings.expand)
     return replace(result, protocol=result.protocol + "".join(changes))

@@ -1,14 +1,41 @@
 """What every loss shares: checked input, float32 arithmetic, the batch gathered over processes."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from reid_kit.distributed import gather_rows, rank, row_counts
+from reid_kit.distributed import gather_rows, rank, row_counts, world_size
 from reid_kit.errors import InputError, NonFiniteError
+from reid_kit.precision import without_autocast
+
+
+_labels_on_the_host: Tensor | None = None
+
+
+@contextmanager
+def without_waits(labels: Tensor) -> Iterator[None]:
+    """Losses called within do not wait for the device to check what they are given.
+
+    The caller looks whether embeddings and losses are finite, and gives the batch's (B,) labels on the host.
+    """
+    global _labels_on_the_host
+    _labels_on_the_host = labels
+    try:
+        yield
+    finally:
+        _labels_on_the_host = None
+
+
+def on_the_host(labels: Tensor) -> Tensor:
+    """The batch's labels where they can be looked at: on the host if it has them."""
+    return labels if _labels_on_the_host is None else _labels_on_the_host
+
+INTEGERS = {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
 
 
 @dataclass(frozen=True)
@@ -80,13 +107,13 @@ class EmbeddingLoss(nn.Module):
 
         Args:
             embeddings: (B, D) float of any precision; computed in float32 at least, also under autocast.
-            labels: (B,) int64, in any order, with any counts.
+            labels: (B,) integers of any type, in any order, with any counts.
 
         Raises:
             InputError: wrong shapes or types.
             NonFiniteError: embeddings with NaN or infinity; the message names the first rows.
         """
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with without_autocast(embeddings.device):
             batch = self.collect(embeddings, labels)
             if not len(batch.gallery):
                 self.active_fraction = batch.gallery.new_zeros(())
@@ -96,11 +123,11 @@ class EmbeddingLoss(nn.Module):
     def collect(self, embeddings: Tensor, labels: Tensor) -> Batch:
         """The checked batch, in float32 at least, with the rows of all processes."""
         check(embeddings, labels)
+        labels = labels.long()
         if embeddings.dtype in (torch.float16, torch.bfloat16):
             embeddings = embeddings.float()
         batch = Batch.collect(embeddings, labels, self.whole_batch)
-        # of sorted labels, as not every loss needs the masks
-        if self.needs_positives and not self._warned and not (batch.gallery_labels.sort().values.diff() == 0).any():
+        if self.needs_positives and not self._warned and not has_pairs(batch.gallery_labels):
             self._warned = True
             warnings.warn(
                 f"{type(self).__name__}: a batch without any positive pair; its positive terms are 0. "
@@ -116,16 +143,26 @@ class EmbeddingLoss(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no compute(batch)")
 
 
+def has_pairs(labels: Tensor) -> bool:
+    """Whether a label comes twice; taken for granted where only another process could tell without a wait."""
+    if _labels_on_the_host is not None and world_size() > 1:
+        return True
+    # of sorted labels, as not every loss needs the masks
+    return bool((on_the_host(labels).sort().values.diff() == 0).any())
+
+
 def check(embeddings: Tensor, labels: Tensor) -> None:
     """Raises for embeddings and labels that no loss can take."""
+    if not isinstance(embeddings, Tensor) or not isinstance(labels, Tensor):
+        raise InputError(f"a loss takes two tensors, got {type(embeddings).__name__} and {type(labels).__name__}")
     if embeddings.ndim != 2 or not embeddings.is_floating_point():
         raise InputError(f"embeddings must be a (B, D) float tensor, got {tuple(embeddings.shape)} {embeddings.dtype}")
-    if labels.shape != embeddings.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
+    if labels.shape != embeddings.shape[:1] or labels.dtype not in INTEGERS:
         raise InputError(
             f"labels must be a ({len(embeddings)},) integer tensor, one for each embedding, "
             f"got {tuple(labels.shape)} {labels.dtype}"
         )
-    if embeddings.detach().sum().isfinite():
+    if _labels_on_the_host is not None or embeddings.detach().sum().isfinite():
         return  # one cheap pass: NaN and infinity never leave a sum, though large finite numbers may overflow it
     rows = (~torch.isfinite(embeddings).all(dim=1)).nonzero().flatten().tolist()
     if rows:

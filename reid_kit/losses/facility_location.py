@@ -20,7 +20,8 @@ class FacilityLocation(EmbeddingLoss):
     medoids as there are identities; they are sought to maximise F(X, y^) + gamma (1 - NMI), greedily at first, then by
     swapping each medoid for the best image of its cluster in 5 sweeps (the paper's Algorithms 1 and 2; a swap is judged
     by the whole score, so that none lowers it). The search is outside the graph: only F has a gradient. NMI divides the
-    mutual information by the square root of the two entropies' product. F is a sum over the batch, as in the paper.
+    mutual information by the mean of the two entropies (Schuetze et al. 2008, RLL's reference for it, and what the
+    evaluation prints). F is a sum over the batch, as in the paper.
 
     Options:
         gamma: weight of 1 - NMI, in units of the summed distance.
@@ -125,9 +126,8 @@ def left_over(group: Tensor, taken: Tensor) -> Tensor:
 def normalized_mutual_information(cells: Tensor, clusters: Tensor, classes: Tensor) -> Tensor:
     """NMI over the last dimension of the counts of (cluster, class) cells, clusters and classes; 1 for one and one."""
     joint, first, second = entropy(cells), entropy(clusters), entropy(classes)
-    scale = (first * second).sqrt()
-    trivial = ((first + second) < 1e-9).double()
-    return torch.where(scale < 1e-9, trivial, (first + second - joint) / scale.clamp(min=1e-9))
+    scale = (first + second) / 2
+    return torch.where(scale < 1e-9, 1.0, (first + second - joint) / scale.clamp(min=1e-9))
 
 
 def entropy(counts: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from reid_kit.distributed import mean_over_processes
 from reid_kit.errors import InputError
-from reid_kit.losses.base import Batch, EmbeddingLoss
+from reid_kit.losses.base import Batch, EmbeddingLoss, on_the_host
 from reid_kit.losses.pairs import non_negative_number, whole_number
 from reid_kit.losses.registry import register
 
@@ -60,6 +60,7 @@ def check_width(embeddings: Tensor, width: int, loss: str) -> None:
 
 def check_classes(labels: Tensor, classes: int, loss: str) -> None:
     """Raises where a label has no row of a loss's own weights."""
+    labels = on_the_host(labels)
     if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < classes):
         raise InputError(
             f"{loss} was built for classes=0..{classes - 1}, but the batch has labels {int(labels.min())} to "

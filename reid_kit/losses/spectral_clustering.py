@@ -1,5 +1,7 @@
 """Deep spectral clustering (Law et al. 2017)."""
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,7 +19,7 @@ class SpectralClustering(EmbeddingLoss):
     J = Y / sqrt(class count), Y (B, C) the indicators of the classes. From -C/2, spanned, to 0. Its gradient by F is
     (F F^+ J - J) (F^+ J)^T, of any rank, F^+ being the pseudo-inverse with singular values below
     max(B, D) * machine epsilon * the largest taken as 0. Where B <= D the embeddings of a batch can span anything and
-    the loss teaches nothing: choose B well above D (the paper's are 1260 and 512).
+    the loss teaches nothing, which is warned of: choose B well above D (the paper's are 1,260 and 512).
 
     Options:
         normalize: L2-normalise the embeddings first.
@@ -30,9 +32,18 @@ class SpectralClustering(EmbeddingLoss):
     def __init__(self, normalize: bool = False):
         super().__init__()
         self.normalize = normalize
+        self._warned_of_width = False
 
     def compute(self, batch: Batch) -> Tensor:
         embeddings = (normalized(batch) if self.normalize else batch).gallery
+        if embeddings.shape[0] <= embeddings.shape[1] and not self._warned_of_width:
+            self._warned_of_width = True
+            warnings.warn(
+                f"spectral_clustering learns nothing from {embeddings.shape[0]} images of {embeddings.shape[1]} "
+                f"dimensions, which span any clustering: take a batch (SAMPLER.P x K) of well more images than "
+                f"dimensions, or a smaller MODEL.EMBEDDING_SIZE",
+                stacklevel=5,  # the line that called the loss, as in EmbeddingLoss.collect
+            )
         _, classes, counts = torch.unique(batch.gallery_labels, return_inverse=True, return_counts=True)
         J = F.one_hot(classes, len(counts)) / counts.double().sqrt()
         loss = _ProjectionLoss.apply(embeddings, J)

@@ -67,6 +67,19 @@ class RelativeAbsolute(SensitivePairLoss):
         return mean_over_processes((L_pos + L_neg).sum(), len(L_pos))
 
 
+@register("multi_similarity")
+class MultiSimilarity(RelativeAbsolute):
+    """`relative_absolute` under its published name, with its mining: the multi-similarity loss (Wang et al. 2019).
+
+    Options:
+        alpha, beta, threshold: as there.
+        miner: P and N are the mined pairs; "vthm" is the paper's section 3.3, with its epsilon of 0.1.
+    """
+
+    def __init__(self, alpha: float = 2.0, beta: float = 50.0, threshold: float = 0.5, miner: str | Mapping = "vthm"):
+        super().__init__(alpha, beta, threshold, miner)
+
+
 @register("binomial_deviance")
 class BinomialDeviance(SensitivePairLoss):
     """Over anchors, mean over P of log(1 + exp(alpha (lambda - s))) + mean over N of log(1 + exp(beta (s - lambda))).

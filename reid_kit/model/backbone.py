@@ -1,7 +1,7 @@
 """Any timm backbone as a function from images to feature maps."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import timm
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reid_kit.errors import InputError, unknown_name
 from reid_kit.model.bn_inception import BNInception
-from reid_kit.model.weights import load_weights
+from reid_kit.model.weights import auxiliary, load_weights
 
 OWN_NETWORKS = {"bn_inception": BNInception}  # what timm does not have
 LEVELS = {"low": -3, "middle": -2, "high": -1}  # name -> stage, counted from the last
@@ -43,11 +43,13 @@ class Backbone(nn.Module):
     ):
         super().__init__()
         for level in levels:
-            if level not in LEVELS:
+            if not isinstance(level, str) or level not in LEVELS:
                 raise unknown_name("level of MODEL.LEVELS:", level, LEVELS)
-        self.network = create(name, weights == "imagenet", height, width).eval()  # for the trials below
+        self.weights_of_heads: dict[str, Tensor] | None = None  # of a checkpoint, for those who have heads
+        self.network = create(name, weights == "imagenet", levels, height, width).eval()  # for the trials below
+        self.anew = [name for name, _ in self.network.named_parameters() if name.startswith(auxiliary(self.network))]
         if weights not in ("imagenet", "none"):
-            load_weights(self.network, weights)
+            self.anew, self.weights_of_heads = load_weights(self.network, weights)
         self.levels = tuple(levels)
         self.mean, self.std = self.network.pretrained_cfg["mean"], self.network.pretrained_cfg["std"]
         with torch.no_grad():
@@ -66,6 +68,14 @@ class Backbone(nn.Module):
         maps[-1] = self.as_map(last)
         return [maps[LEVELS[level]] for level in self.levels]
 
+    def new_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of auxiliary blocks that the weights did not hold: they learn as new layers do."""
+        return (parameter for name, parameter in self.network.named_parameters() if name in self.anew)
+
+    def given_parameters(self) -> Iterator[nn.Parameter]:
+        """All others."""
+        return (parameter for name, parameter in self.network.named_parameters() if name not in self.anew)
+
     def as_map(self, features: Tensor) -> Tensor:
         """(B, C, h, w) of what a timm network returns: maps, maps with channels last, or tokens."""
         if features.ndim == 3:
@@ -74,7 +84,7 @@ class Backbone(nn.Module):
         return features.permute(0, 3, 1, 2) if getattr(self.network, "output_fmt", "NCHW") == "NHWC" else features
 
 
-def create(name: str, pretrained: bool, height: int, width: int) -> nn.Module:
+def create(name: str, pretrained: bool, levels: Sequence[str], height: int, width: int) -> nn.Module:
     """timm's network, or one of ours, without its classifier."""
     try:
         published = timm.get_pretrained_cfg(name)  # None where there is no such model
@@ -83,11 +93,10 @@ def create(name: str, pretrained: bool, height: int, width: int) -> nn.Module:
     if not published and name not in OWN_NETWORKS:
         raise nearest_backbone(name)
     if pretrained and not (published and published.has_weights):
-        raise InputError(
-            f"no ImageNet weights of {name} can be downloaded; give MODEL.WEIGHTS the path of a local file, or none"
-        )
+        hint = getattr(OWN_NETWORKS.get(name), "weights_hint", "give MODEL.WEIGHTS the path of a local file, or none")
+        raise InputError(f"no ImageNet weights of {name} can be downloaded; {hint}")
     if not published:
-        return OWN_NETWORKS[name]()
+        return OWN_NETWORKS[name](levels, height, width)
     size = {"img_size": (height, width)} if published.fixed_input_size else {}
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **size)

@@ -1,6 +1,8 @@
 """Images to embeddings: backbone, pooling, embedding layer, neck."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,9 @@ from reid_kit.image import read_image, resize_and_cut
 from reid_kit.model.backbone import Backbone
 from reid_kit.model.neck import build_neck
 from reid_kit.model.pooling import build_pooling
+from reid_kit.model.pretrained import save_pretrained
+from reid_kit.model.weights import load_heads
+from reid_kit.precision import without_autocast
 
 
 class Features(NamedTuple):
@@ -24,7 +29,10 @@ class Features(NamedTuple):
 
 
 class Head(nn.Module):
-    """(B, C, h, w) to features: pooling, a linear layer of `embedding_size` outputs (0: none), neck."""
+    """(B, C, h, w) to features: pooling, a linear layer of `embedding_size` outputs (0: none), neck.
+
+    In float32 whatever the backbone ran in: a rounded feature would be compared with, and cost nothing less.
+    """
 
     def __init__(self, channels: int, pooling: str, embedding_size: int, neck: str):
         super().__init__()
@@ -34,8 +42,9 @@ class Head(nn.Module):
         self.neck = build_neck(neck, self.width)
 
     def forward(self, maps: Tensor) -> Features:
-        metric = self.embedding(self.pooling(maps))
-        return Features(metric, self.neck(metric))
+        with without_autocast(maps.device):
+            metric = self.embedding(self.pooling(maps.to(torch.promote_types(maps.dtype, torch.float32))))
+            return Features(metric, self.neck(metric))
 
 
 class Embedder(nn.Module):
@@ -72,8 +81,12 @@ class Embedder(nn.Module):
         super().__init__()
         self.backbone = Backbone(backbone, weights, last_stride, levels, height, width)
         self.heads = nn.ModuleList(Head(c, pooling, embedding_size, neck) for c in self.backbone.channels)
+        if self.backbone.weights_of_heads is not None:
+            load_heads(self.heads, self.backbone.weights_of_heads, weights)
+            self.backbone.weights_of_heads = None
         self.level_sizes = [head.width for head in self.heads]
         self.height, self.width, self.enlarge = height, width, enlarge
+        self.facts: dict = {}  # what a checkpoint tells of the model's training
         mean, std = mean or self.backbone.mean, std or self.backbone.std
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
@@ -123,12 +136,14 @@ class Embedder(nn.Module):
         if isinstance(images_or_paths, (str, Path)):
             raise InputError(f"embed takes a list of images; for one, write [{str(images_or_paths)!r}]")
         items = list(images_or_paths)
+        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
+            raise InputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
         training = self.training
         self.eval()
         found = [torch.empty(0, self.embedding_size)]
         try:
             for first in range(0, len(items), batch_size):
-                images = self._batch(items[first : first + batch_size]).to(self.mean.device)
+                images = self._batch(items[first : first + batch_size], first).to(self.mean.device)
                 features = self(images).inference.float()
                 if flip:
                     features = features + self(images.flip(-1)).inference.float()
@@ -137,18 +152,42 @@ class Embedder(nn.Module):
             self.train(training)
         return torch.cat(found)
 
-    def _batch(self, items: list[np.ndarray | Tensor | str | Path]) -> Tensor:
-        images = [read_image(item) if isinstance(item, (str, Path)) else checked(np.asarray(item)) for item in items]
+    def _batch(self, items: list[np.ndarray | Tensor | str | Path], first: int) -> Tensor:
+        images = [
+            read_image(item) if isinstance(item, (str, Path)) else checked(item, number)
+            for number, item in enumerate(items, first)
+        ]
         size = self.height, self.width, self.enlarge
         resized = np.stack([resize_and_cut(image, *size) for image in images])
         return torch.from_numpy(resized).permute(0, 3, 1, 2)
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the model to a new folder that can be shared: see `reid_kit.model.pretrained`."""
+        save_pretrained(self, folder)
+
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that no pre-trained weights give."""
-        return self.heads.parameters()
+        """The parameters that no pre-trained weights gave."""
+        yield from self.heads.parameters()
+        yield from self.backbone.new_parameters()
+
+    def columns(self, levels: Sequence[str]) -> list[int]:
+        """Where the features of these of the model's levels stand among all features."""
+        ends = dict(zip(self.arguments["levels"], accumulate(self.level_sizes)))
+        sizes = dict(zip(self.arguments["levels"], self.level_sizes))
+        return [column for level in levels for column in range(ends[level] - sizes[level], ends[level])]
 
 
-def checked(image: np.ndarray) -> np.ndarray:
+def checked(item: object, number: int) -> np.ndarray:
+    """The pixels of the image that stands at position `number` of a list."""
+    try:
+        image = item.detach().cpu().numpy() if isinstance(item, Tensor) else np.asarray(item)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"image {number} of the list is neither a path nor an array: {error}") from error
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise InputError(f"an image must be an (H, W, 3) uint8 RGB array, got {image.shape} {image.dtype}")
-    return image
+        raise InputError(
+            f"image {number} of the list: an image must be an (H, W, 3) uint8 RGB array, got {image.shape} of "
+            f"{image.dtype}"
+        )
+    if 0 in image.shape:
+        raise InputError(f"image {number} of the list is empty, {image.shape}: a box outside its picture, perhaps")
+    return np.ascontiguousarray(image)

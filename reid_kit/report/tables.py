@@ -1,6 +1,6 @@
 """Results as tables and as JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from types import MappingProxyType
 
@@ -32,6 +32,12 @@ def result_table(
         rows.append([name, *map(in_percent, values)])
     protocols = [f"{name}: {result.protocol}" for name, result in results.items()]
     return "\n".join([markdown_table(["", *columns], rows), "", *protocols])
+
+
+def measured(result: RetrievalResult, nmi: float | None, measures: Iterable[str]) -> dict[str, float]:
+    """The values of a table's columns, as `Protocol.measures` names them: mAP, mINP, NMI, CMC@k, Recall@k."""
+    numbers = {"mAP": result.mAP, "mINP": result.mINP, "NMI": nmi}
+    return {name: result.cmc[int(name.split("@")[1])] if "@" in name else numbers[name] for name in measures}
 
 
 def in_percent(value: float | None) -> str:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from reid_kit.distributed import sum_over_processes
+from reid_kit.distributed import gather_rows
 
 
 class HardIdentities:
@@ -22,10 +22,10 @@ class HardIdentities:
 
     def observe(self, embeddings: Tensor, labels: Tensor) -> None:
         """Adds a batch: (B, D) embeddings and (B,) labels of this process."""
-        embeddings = torch.nn.functional.normalize(embeddings.detach().float())
-        batch = embeddings.new_zeros(self.identities, embeddings.shape[1]).index_add_(0, labels, embeddings)
-        batch = sum_over_processes(batch).cpu()
-        self.sums = batch if self.sums is None else self.sums + batch
+        embeddings = torch.nn.functional.normalize(gather_rows(embeddings.detach()).float())
+        if self.sums is None:
+            self.sums = embeddings.new_zeros(self.identities, embeddings.shape[1])
+        self.sums = self.sums.to(embeddings.device).index_add_(0, gather_rows(labels), embeddings)
 
     def end_epoch(self) -> None:
         """Turns the epoch's means into the next epoch's pool."""

@@ -17,23 +17,28 @@ class EpochProgress:
     def __init__(self, title: str, start: int, batches: int, batches_left_after: int):
         self.title, self.batches, self.left_after = title, batches, batches_left_after
         self.begun, self.start, self.position, self.images = time.perf_counter(), start, start, 0
+        self.summed = 0  # batches whose values are known
         self.sums: dict[str, float] = {}
         self.bar = tqdm(
             total=batches, initial=start, desc=title, unit="batch", leave=False, disable=not sys.stderr.isatty()
         )
 
-    def update(self, images: int, values: dict[str, float]) -> None:
-        """Counts one batch of `images` with its logged `values`."""
-        self.position += 1
-        self.images += images
+    def add(self, values: dict[str, float]) -> None:
+        """Takes the logged values of a batch, which may be known later than the batch is done."""
+        self.summed += 1
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def update(self, images: int) -> None:
+        """Counts one batch of `images`."""
+        self.position += 1
+        self.images += images
         self.bar.set_postfix_str(self.values(), refresh=False)
         self.bar.update()
 
     @property
     def means(self) -> dict[str, float]:
-        return {name: total / max(self.position - self.start, 1) for name, total in self.sums.items()}
+        return {name: total / max(self.summed, 1) for name, total in self.sums.items()}
 
     def values(self) -> str:
         done = max(self.position - self.start, 1)

@@ -1,6 +1,9 @@
 """The folder of one run: what was asked, what happened, what came out."""
 
 import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -8,44 +11,83 @@ from torch.utils.tensorboard import SummaryWriter
 from reid_kit.errors import InputError
 from reid_kit.files import write_atomically
 
+# what a run writes, beside TensorBoard's events
+FILES = (
+    "config.yaml", "log.txt", "metrics.jsonl", "last.pt", "best.pt", "results.json", "results.md", "result_curves.png",
+    "ranked_list.png", "worst_queries.png", "curves.png",
+)  # fmt: skip
+BEFORE_THE_FIRST_STEP = {"config.yaml", "last.pt"}  # what a run has written then
+
 
 class RunFolder:
     """config.yaml, log.txt, metrics.jsonl, TensorBoard events, last.pt, best.pt, results and pictures.
 
-    A folder that holds a run is never written over: it is resumed, or the new run takes another name.
+    A folder that holds anything of a run is never written over: it is resumed, or the new run takes another name. Only
+    a run that ended before its first step has nothing to lose. Whoever writes here holds the folder (`files.hold`).
     """
 
-    def __init__(self, path: str | Path, config: str, resume: bool = False):
+    def __init__(
+        self,
+        path: str | Path,
+        config: str,
+        resume: bool = False,
+        read_state: Callable[[Path], Mapping | None] = lambda path: None,
+    ):
         """Checks the folder; `open` makes it, so that a run which cannot be built leaves nothing behind.
 
         Args:
             config: the resolved config, as YAML text.
             resume: go on with the run that the folder holds.
+            read_state: the training state in a checkpoint.
 
         Raises:
             InputError: the folder holds a run and `resume` is not asked; or it is asked and there is none.
         """
         self.path = Path(path)
         self._config = config
-        if self.last.exists() and not resume:
-            raise InputError(
-                f"{self.path} already holds a run, which is never written over. Go on with it: add --resume. "
-                f"Start another: add TRAIN.OUTPUT and a new folder"
-            )
+        found = self._found()
         if resume and not self.last.exists():
             raise InputError(f"nothing to resume: {self.last} does not exist. Start the run without --resume")
+        self.anew = not resume and set(found) <= BEFORE_THE_FIRST_STEP and not self._made_a_step(read_state)
+        if found and not (resume or self.anew):
+            way_on = "Go on with it: add --resume. " if self.last.exists() else "It has no last.pt to go on from. "
+            raise InputError(
+                f"{self.path} already holds a run ({', '.join(found)}), which is never written over. {way_on}"
+                f"Start another: add TRAIN.OUTPUT and a new folder"
+            )
         self._events: SummaryWriter | None = None
 
+    def _found(self) -> list[str]:
+        """What the folder holds of a run; a file without content is nothing."""
+        if not self.path.is_dir():
+            return []
+        names = sorted(path.name for path in self.path.iterdir() if not path.exists() or path.stat().st_size)
+        return [name for name in names if name in FILES or name.startswith("events.out.tfevents.")]
+
+    def _made_a_step(self, read_state: Callable[[Path], Mapping | None]) -> bool:
+        """Whether last.pt is of a later moment than the run's beginning, or tells nothing."""
+        if not self.last.exists():
+            return (self.path / "config.yaml").exists()  # last.pt comes first: this is somebody's own
+        with suppress(InputError):
+            state = read_state(self.last)
+            return state is None or (state["epoch"], state["position"]) != (0, 0)
+        return True
+
     def open(self) -> None:
-        """Makes the folder and writes the config.
+        """Makes the folder.
 
         Raises:
             InputError: the folder cannot be made or written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if self.anew:
+                self.last.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"cannot make the run folder {self.path}: {error.strerror}. Set TRAIN.OUTPUT") from error
+
+    def write_config(self) -> None:
+        """Writes config.yaml. Once last.pt is there: together they tell a run from a config of somebody's own."""
         write_atomically(self.path / "config.yaml", self._config)
 
     @property
@@ -78,16 +120,40 @@ class RunFolder:
                 f"run the same command with --resume"
             ) from error
 
-    def records(self) -> list[dict]:
-        """The lines of metrics.jsonl, less a last one that a full disk or a killed process cut short."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
 
-    def forget_after(self, iteration: int) -> None:
-        """Drops what metrics.jsonl says of iterations after the one that a run is resumed at."""
-        kept = [json.dumps(line) + "\n" for line in self.records() if line["iteration"] <= iteration]
-        write_atomically(self.path / "metrics.jsonl", "".join(kept))
+    def records(self) -> list[dict]:
+        """The lines of metrics.jsonl, less a last one that a full disk or a killed process cut short.
+
+        Raises:
+            InputError: a line is no record of a run.
+        """
+        lines = self.metrics.read_text(errors="replace").splitlines(keepends=True) if self.metrics.exists() else []
+        found = []
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line) if line.endswith("\n") else None
+            except (ValueError, RecursionError):
+                record = {}
+            if record is not None:
+                if not isinstance(record, dict) or not {"kind", "iteration"} <= record.keys():
+                    raise InputError(f"{self.metrics}:{number} is no line of a run; take it out, then run again")
+                found.append(record)
+        return found
+
+    def length(self) -> int:
+        """Bytes of metrics.jsonl: what a checkpoint keeps of it."""
+        return self.metrics.stat().st_size if self.metrics.exists() else 0
+
+    def cut(self, length: int) -> None:
+        """Takes from metrics.jsonl what was written after the checkpoint that a run is resumed from.
+
+        By length and not by iteration: a test has the iteration of the checkpoint before it.
+        """
+        if self.length() > length:
+            os.truncate(self.metrics, length)
 
     def close(self) -> None:
         if self._events is not None:

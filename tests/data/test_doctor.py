@@ -23,8 +23,8 @@ def test_a_small_tree_differs_from_the_official_counts_alone(folder):
 def test_identities_on_both_sides(folder):
     trees.touch(folder / "bounding_box_train", "0001_c1s1_009_00.jpg")
     diagnosis = diagnose("market1501", folder)
-    assert any("1 identities are in train and in test, as [1]" in problem for problem in diagnosis.problems)
-    assert any("1 training identities have one image, as [1]" in warning for warning in diagnosis.warnings)
+    assert any("1 identities are in train and in test, as [0001]" in problem for problem in diagnosis.problems)
+    assert any("1 training identities have one image, as [0001]" in warning for warning in diagnosis.warnings)
 
 
 def test_cameras_that_are_parsed_wrongly(folder):

@@ -1,3 +1,10 @@
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -90,3 +97,94 @@ def test_a_record_without_its_box(records):
     records[0] = Record(records[0].path, 0)
     with pytest.raises(InputError, match="00.png has no box; set DATA.USE_BOX to false"):
         list(TestLoader(records, test_transform(16, 8), 5, use_box=True))
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_workers_that_are_not_forked(records, monkeypatch, method):
+    """macOS, Windows, and Linux from Python 3.14 on: what a worker is given goes through a pickle."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        found = train_batches(records, workers=1)
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    for one, two in zip(train_batches(records), found, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two))
+
+
+def test_batches_that_shared_memory_cannot_hold_are_refused(records, monkeypatch):
+    needed = (2 * loader.PREFETCH + 1) * 64 * 32 * 3  # what two workers read ahead, and the batch in use
+    for free in (needed, needed - 1):
+        monkeypatch.setattr(loader.os, "statvfs", lambda path, free=free: SimpleNamespace(f_bavail=free, f_frsize=1))
+        batches = TestLoader(records, test_transform(64, 32), batch_size=1, workers=2)
+        if free == needed:
+            assert len(list(batches)) == len(records)
+        else:
+            with pytest.raises(InputError, match="DATA.WORKERS 2 .*TEST.BATCH_SIZE.*--shm-size"):
+                next(iter(batches))
+
+
+def kill(image, seed):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait(image, seed):
+    if os.getpid() != MAIN:
+        time.sleep(20)
+    return image
+
+
+def fail(image, seed):
+    raise ZeroDivisionError
+
+
+MAIN = os.getpid()
+
+
+def test_a_worker_that_is_killed_is_one_error_at_once(records, monkeypatch):
+    monkeypatch.setattr(loader.Loader, "_check_shared_memory", lambda self: None)  # it would call `kill` here
+    with pytest.raises(InputError, match="DATA.WORKERS 1.* is killed by signal: Killed.*--resume"):
+        list(TestLoader(records, kill, 5, workers=1))
+
+
+def test_a_worker_that_gives_nothing_is_not_waited_for_without_end(records, monkeypatch):
+    monkeypatch.setattr(loader, "PATIENCE", 1)
+    with pytest.raises(InputError, match="timed out after 1 seconds.*DATA.WORKERS"):
+        list(TestLoader(records, wait, 5, workers=1))
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(records, monkeypatch):
+    monkeypatch.setattr(loader.Loader, "_check_shared_memory", lambda self: None)
+    with pytest.raises(ZeroDivisionError):
+        list(TestLoader(records, fail, 5, workers=1))
+
+
+def test_the_death_of_a_worker_that_waits_disturbs_nothing_else(records):
+    """torch raises it wherever the main process happens to be, as in the midst of writing a checkpoint."""
+    batches = TestLoader(records, test_transform(16, 8), 5, workers=1)
+    assert len(list(batches)) == 3
+    worker = batches._loader._iterator._workers[0].pid
+    os.kill(worker, signal.SIGKILL)
+    os.waitid(os.P_PID, worker, os.WEXITED | os.WNOWAIT)  # here torch's handler would raise
+    with pytest.raises(InputError, match="is killed by signal"):
+        list(batches)
+
+
+def test_too_many_open_files(records):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 1, hard))
+    try:
+        with pytest.raises(InputError, match="Too many open files"):
+            list(TestLoader(records, test_transform(16, 8), 5, workers=2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(records, number):
+    """Who is asked to stop still wants the batch that it waits for."""
+    batches = TestLoader(records, test_transform(16, 8), 5, workers=1)
+    for count, _ in enumerate(batches):
+        if count == 0:
+            os.kill(batches._loader._iterator._workers[0].pid, number)
+    assert count == 2

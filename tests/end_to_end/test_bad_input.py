@@ -98,7 +98,7 @@ def test_a_dry_run_notes_what_few_would_want(tmp_path, capsys):
         assert run("train", arguments) == 0
         printed = capsys.readouterr().out
         assert note in printed and ("fewer than SAMPLER.K" in printed) == bool(note)
-        assert "note: 1 identities are in train and in test, as [1]" in printed
+        assert "note: 1 identities are in train and in test, as [0001]" in printed
         assert "note: the learning rate stays constant" in printed
 
 

@@ -7,8 +7,9 @@ import sys
 import pytest
 import torch
 
-from reid_kit import load_model
+from reid_kit import evaluate_retrieval, load_model
 from reid_kit.build import build_loader, label_map
+from reid_kit.cli import compare
 from reid_kit.cli.main import COMMANDS, run
 from reid_kit.config import config_from_text
 from reid_kit.data.readers import load_dataset
@@ -85,6 +86,19 @@ def test_compare_trains_each_once(demo_root, tmp_path, capsys):
     assert "epoch 1/1" not in capsys.readouterr().out
 
 
+def test_compare_prints_what_the_tables_of_each_set_print():
+    rows = {
+        "people": [{"mAP": 0.5, "CMC@1": 0.25}, {"mAP": 0.7, "CMC@1": 0.75}],
+        "street": [{"mAP": 0.1, "CMC@20": 1.0}],
+    }
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in compare.markdown(rows).splitlines()]
+    assert table[0] == ["", "mAP", "CMC@1", "CMC@20", "seeds"]
+    assert table[2] == ["people", "60.0 ± 14.1", "50.0 ± 35.4", "-", "2"]
+    assert table[3] == ["street", "10.0", "-", "100.0", "1"]
+    lines = compare.comma_separated(rows).splitlines()
+    assert lines[0] == "config,seed,mAP,CMC@1,CMC@20" and lines[3] == "street,0,0.1,,1.0"
+
+
 def test_levels_are_trained_and_tested(demo_root, tmp_path, capsys):
     keys = tiny(
         demo_root,
@@ -100,6 +114,20 @@ def test_levels_are_trained_and_tested(demo_root, tmp_path, capsys):
     assert run("test", ["--checkpoint", str(tmp_path / "run/best.pt")]) == 0
     tested = json.loads((tmp_path / "run/test_demo/results.json").read_text())
     assert tested["mAP"] == trained["mAP"]
+    dataset, device = load_dataset("demo", demo_root), torch.device("cpu")
+    for level in ("low", "high"):  # each alone, from the same checkpoint
+        assert run("test", ["--checkpoint", str(tmp_path / "run/best.pt"), "TEST.LEVELS", f"[{level}]"]) == 0
+        found = (tmp_path / "run").glob("test_demo*/results.json")
+        alone = json.loads(max(found, key=lambda path: path.stat().st_mtime_ns).read_text())
+        assert f"levels {level}" in alone["protocol"]
+        model = load_model(tmp_path / "run/best.pt", "cpu")
+        images = [[record.path for record in side] for side in (dataset.query, dataset.gallery)]
+        place = ["low", "middle", "high"].index(level)
+        sides = [model.embed(side).view(-1, 3, 8)[:, place] for side in images]
+        labels = [[record.identity for record in side] for side in (dataset.query, dataset.gallery)]
+        cameras = [[record.camera for record in side] for side in (dataset.query, dataset.gallery)]
+        expected = evaluate_retrieval(*sides, *labels, *cameras, metric="cosine", device=device)
+        assert alone["mAP"] == pytest.approx(expected.mAP, abs=1e-4) and alone["mAP"] != tested["mAP"]
     model = load_model(tmp_path / "run/best.pt", "cpu")
     assert model.level_sizes == [8, 8, 8]
     images = [record.path for record in load_dataset("demo", demo_root).query[:4]]

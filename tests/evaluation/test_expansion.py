@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from reid_kit.errors import InputError
+from reid_kit.evaluation import expansion
 from reid_kit.evaluation.expansion import expand_queries, pool_queries
 
 
@@ -20,11 +21,22 @@ def test_expansion_is_a_weighted_mean_with_the_nearest(neighbours, alpha):
         np.testing.assert_allclose(row, total / np.linalg.norm(total), atol=1e-5)
 
 
+def test_an_image_is_not_its_own_neighbour(monkeypatch):
+    monkeypatch.setattr(expansion, "ROWS", 7)
+    x = np.random.default_rng(1).standard_normal((20, 6))
+    found = expand_queries(x, x, 3, 1.0, same_set=True)
+    others = [expand_queries(x[i : i + 1], np.delete(x, i, axis=0), 3, 1.0) for i in range(20)]
+    torch.testing.assert_close(found, torch.cat(others), rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match=r"1 \.\. 19, the size of the gallery without the query; got 20"):
+        expand_queries(x, x, 20, same_set=True)
+
+
 def test_bad_expansion():
     with pytest.raises(InputError, match=r"1 \.\. 3, the size of the gallery; got 4"):
         expand_queries(np.ones((2, 2)), np.ones((3, 2)), 4)
-    with pytest.raises(InputError, match="alpha must be at least 0"):
-        expand_queries(np.ones((2, 2)), np.ones((3, 2)), 1, alpha=-1)
+    for alpha in (-1, np.inf, np.nan):
+        with pytest.raises(InputError, match="alpha must be at least 0"):
+            expand_queries(np.ones((2, 2)), np.ones((3, 2)), 1, alpha=alpha)
     with pytest.raises(InputError, match="1 gallery features are zero"):
         expand_queries(np.ones((2, 2)), np.array([[1.0, 0], [0, 0]]), 1)
 

@@ -9,7 +9,12 @@ from reid_kit.evaluation.rerank import k_reciprocal_distance
 
 def dense(q, g, k1, k2, lambda_value):
     """The definition, with N x N matrices in float64."""
-    x = np.concatenate([q, g]).astype(np.float64)
+    Q = len(q)
+    return dense_of_all(np.concatenate([q, g]), k1, k2, lambda_value)[:Q, Q:]
+
+
+def dense_of_all(x, k1, k2, lambda_value):
+    x = x.astype(np.float64)
     n = len(x)
     original = ((x[:, None] - x[None]) ** 2).sum(2)
     original /= original.max(1, keepdims=True)
@@ -31,12 +36,11 @@ def dense(q, g, k1, k2, lambda_value):
         V[i, expanded] = weights / weights.sum()
     if k2 > 1:
         V = np.stack([V[rank[i, :k2]].mean(0) for i in range(n)])
-    Q = len(q)
-    jaccard = np.empty((Q, len(g)))
-    for i in range(Q):
-        for j in range(len(g)):
-            jaccard[i, j] = 1 - np.minimum(V[i], V[Q + j]).sum() / np.maximum(V[i], V[Q + j]).sum()
-    return lambda_value * original[:Q, Q:] + (1 - lambda_value) * jaccard
+    jaccard = np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            jaccard[i, j] = 1 - np.minimum(V[i], V[j]).sum() / np.maximum(V[i], V[j]).sum()
+    return lambda_value * original + (1 - lambda_value) * jaccard
 
 
 def clusters(seed, queries=15, gallery=70):
@@ -57,6 +61,19 @@ def test_equal_to_the_dense_definition(seed, rows, k1, k2, lambda_value, monkeyp
     expected = dense(q, g, k1, k2, lambda_value)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
     found += 1  # what is returned can be written to
+
+
+@pytest.mark.parametrize("rows", [512, 7])
+def test_a_set_that_is_its_own_gallery_is_taken_once(rows, monkeypatch):
+    monkeypatch.setattr(rerank, "ROWS", rows)
+    monkeypatch.setattr(neighbours, "CORE_BLOCK", rows)
+    _, x = clusters(3, gallery=40)
+    found = k_reciprocal_distance(x, x, 7, 3, same_set=True)
+    np.testing.assert_allclose(found.numpy(), dense_of_all(x, 7, 3, 0.3), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="one set, got 40 queries and a gallery of 39"):
+        k_reciprocal_distance(x, x[1:], 7, 3, same_set=True)
+    with pytest.raises(InputError, match="for 40 images"):
+        k_reciprocal_distance(x, x, 40, 3, same_set=True)
 
 
 @pytest.mark.gpu

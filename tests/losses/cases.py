@@ -10,6 +10,10 @@ CLASSES, DIMENSION = 6, 8
 OPTIONS = {
     "softmax": {"classes": CLASSES, "embedding_size": DIMENSION},
     "proxy_nca": {"classes": CLASSES, "embedding_size": DIMENSION},
+    "cosine_softmax": {"classes": CLASSES, "embedding_size": DIMENSION},
+    "circle_softmax": {"classes": CLASSES, "embedding_size": DIMENSION},
+    "center": {"classes": CLASSES, "embedding_size": DIMENSION},
+    "proxy_anchor": {"classes": CLASSES, "embedding_size": DIMENSION},
     "hierarchical_triplet": {"classes": CLASSES, "embedding_size": DIMENSION},
     "margin": {"miner": "all"},  # its own sampling is random
     "hdc": {"sizes": [3, 3, 2]},
@@ -26,6 +30,11 @@ VARIANTS = {
     "generalized_lifted_structure": [{"form": "distance"}],
     "ranked_list": [{"query_weight": "mined_mass"}, {"detach_gallery": False, "detach_weights": False}],
     "proxy_nca": [{**OPTIONS["proxy_nca"], "squared": True, "positive_in_denominator": True}],
+    "cosine_softmax": [
+        {**OPTIONS["cosine_softmax"], "margin": 0.35, "label_smoothing": 0.1},
+        {**OPTIONS["cosine_softmax"], "margin": 0.5, "margin_on": "angle"},
+    ],
+    "circle_softmax": [{**OPTIONS["circle_softmax"], "detach_weights": False}],
     "margin": [{"miner": "all", "classes": CLASSES}],
     "quadruplet": [{"squared": True}],
 }

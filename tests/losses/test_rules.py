@@ -53,7 +53,9 @@ def test_invariant_to_the_order_of_the_batch(name, options):
 # what these hold constant is part of their definition; their own tests compare the gradient with an oracle's
 CONSTANTS_HELD = {
     "a_bier": "the boosting weights",
+    "center": "the centres",
     "circle": "the pair weights",
+    "circle_softmax": "the weights of the cosines",
     "ranked_list": "the gallery and the pair weights",
     "triplet_adaptive_weight": "the weights, with detach_weights",
 }
@@ -72,7 +74,10 @@ def test_the_gradient_is_that_of_the_value(name, options):
 
 
 # worth something without any pair: a classifier or proxies, a regulariser of the loss's own weights, tr(J J^T F F^+)
-NEVER_EMPTY = ("softmax", "proxy_nca", "a_bier", "spectral_clustering")
+NEVER_EMPTY = (
+    *("softmax", "cosine_softmax", "circle_softmax", "center", "proxy_nca", "proxy_anchor"),
+    *("a_bier", "spectral_clustering"),
+)
 
 
 @pytest.mark.parametrize("name, options", [case for case in CASES if case.values[0] not in NEVER_EMPTY])

@@ -252,3 +252,11 @@ def test_gradcheck(options):
 def test_a_wrong_option_is_named(name, options, message):
     with pytest.raises(InputError, match=message):
         build_loss(name, **options)
+
+
+def test_multi_similarity_is_relative_absolute_with_its_mining():
+    x, y = clustered([5, 3, 2, 1], seed=4)
+    same = build_loss("relative_absolute", miner={"name": "vthm", "epsilon": 0.1})
+    assert_equals_oracle(build_loss("multi_similarity"), same, (x, y), tolerance=0)
+    ours, theirs = build_loss("multi_similarity", miner="all"), pml_losses.MultiSimilarityLoss(2, 50, 0.5)
+    assert_equals_oracle(ours, theirs, (x, y))

@@ -6,6 +6,8 @@ from reid_kit.model.backbone import Backbone
 from reid_kit.model.bn_inception import BNInception
 from reid_kit.model.embedder import Embedder
 
+PARTS = ("conv", "conv_bn", "fc", "fc_bn")
+
 
 def test_shapes_and_names_are_those_of_the_shared_weights():
     state = BNInception().state_dict()
@@ -42,7 +44,61 @@ def test_max_pools_begin_at_the_first_pixel():
 def test_as_a_backbone_with_levels():
     backbone = Backbone("bn_inception", "none", 2, ("low", "middle", "high"), 64, 64).eval()
     maps = backbone(torch.zeros(1, 3, 64, 64))
-    assert [tuple(m.shape[1:]) for m in maps] == [(576, 4, 4), (1056, 2, 2), (1024, 2, 2)]
+    assert [tuple(m.shape[1:]) for m in maps] == [(1024, 1, 1), (1024, 1, 1), (1024, 2, 2)]
+
+
+def test_auxiliary_blocks_are_those_of_googlenet():
+    """At the papers' 227 pixels: pools of 5 with stride 3 that round up, 128 channels, 1,024 outputs, by hand."""
+    levels = ("low", "middle", "high")
+    network = BNInception(levels, 227, 227).eval()
+    names = {name for name in network.state_dict() if name.startswith("loss")}
+    assert {name.split(".")[0] for name in names} == {f"loss{i}_{part}" for i in (1, 2) for part in PARTS}
+    assert network.loss1_fc.in_features == 128 * 4 * 4 and network.loss2_fc.in_features == 128 * 2 * 2
+    images, seen = torch.randn(2, 3, 227, 227), {}
+    for block in ("loss1", "loss2"):
+        getattr(network, f"{block}_conv").register_forward_pre_hook(lambda _, x, b=block: seen.update({b: x[0]}))
+    with torch.no_grad():
+        last, found = network.forward_intermediates(images)
+        plain = BNInception()
+        plain.load_state_dict(network.state_dict(), strict=False)
+        _, maps = plain.eval().forward_intermediates(images)
+        assert maps[0].shape[1:] == (576, 14, 14) and maps[1].shape[1:] == (1056, 7, 7)
+        torch.testing.assert_close(found[2], last)
+        for block, source, result in zip(("loss1", "loss2"), maps, found):
+            side = source.shape[2]
+            cells = [
+                [source[:, :, y : y + 5, x : x + 5].mean((2, 3)) for x in range(0, side - 2, 3)]
+                for y in range(0, side - 2, 3)
+            ]
+            pooled = torch.stack([torch.stack(row, -1) for row in cells], -2)
+            torch.testing.assert_close(seen[block], pooled)
+            hidden = getattr(network, f"{block}_conv_bn")(getattr(network, f"{block}_conv")(pooled)).relu()
+            expected = getattr(network, f"{block}_fc_bn")(getattr(network, f"{block}_fc")(hidden.flatten(1))).relu()
+            torch.testing.assert_close(result[:, :, 0, 0], expected)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 90), (224, 224), (256, 128), (100, 199)])
+def test_auxiliary_blocks_fit_any_image(size):
+    model = Embedder("bn_inception", "none", embedding_size=3, levels=["low", "middle"], height=size[0], width=size[1])
+    assert model.eval()(torch.zeros(1, 3, *size)).metric.shape == (1, 6)
+
+
+def test_weights_with_and_without_auxiliary_blocks(tmp_path):
+    levels, path = ("low", "middle", "high"), str(tmp_path / "bn_inception.pth")
+    state = BNInception(levels, 64, 64).state_dict()
+    torch.save({**state, "loss1_classifier.weight": torch.zeros(1000, 1024)}, path)
+    backbone = Backbone("bn_inception", path, 2, levels, 64, 64)
+    assert not list(backbone.new_parameters())
+    assert torch.equal(backbone.network.loss2_fc.weight, state["loss2_fc.weight"])
+    single = Backbone("bn_inception", path, 2, (), 64, 64)  # what it has no use for is left out
+    assert not any(name.startswith("loss") for name in single.network.state_dict())
+    old = {name: value[None] if "_bn." in name and value.ndim else value for name, value in state.items()}
+    torch.save({name: value for name, value in old.items() if not name.startswith("loss")}, path)
+    with pytest.warns(UserWarning, match="holds no loss1_conv.weight"):
+        backbone = Backbone("bn_inception", path, 2, levels, 64, 64)
+    assert torch.equal(backbone.network.conv1_7x7_s2_bn.weight, state["conv1_7x7_s2_bn.weight"])
+    assert len(list(backbone.new_parameters())) == 2 * len(PARTS) * 2
+    assert len([*backbone.new_parameters(), *backbone.given_parameters()]) == len(list(backbone.parameters()))
 
 
 def test_the_channels_are_turned_and_scaled_as_the_weights_expect():
@@ -56,7 +112,10 @@ def test_the_channels_are_turned_and_scaled_as_the_weights_expect():
 
 
 def test_its_weights_come_from_a_file(tmp_path):
-    with pytest.raises(InputError, match="no ImageNet weights of bn_inception"):
+    with pytest.raises(
+        InputError,
+        match=r"no ImageNet weights of bn_inception.*bn_inception-52deb4733.pth.*BGR.*MODEL.BACKBONE resnet50",
+    ):
         Backbone("bn_inception", "imagenet", 2, (), 64, 64)
     state = {**BNInception().state_dict(), "last_linear.weight": torch.zeros(1000, 1024)}
     torch.save(state, tmp_path / "bn_inception.pth")

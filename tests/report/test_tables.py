@@ -1,9 +1,13 @@
 import json
 
 import numpy as np
+import pytest
 
 from reid_kit import evaluate_retrieval
-from reid_kit.report.tables import box_table, result_json, result_table
+from reid_kit.data.readers.deepfashion import CONSUMER_TO_SHOP, IN_SHOP
+from reid_kit.data.readers.products import CLASSES, PRODUCTS
+from reid_kit.data.records import Protocol
+from reid_kit.report.tables import box_table, measured, result_json, result_table
 
 
 def results():
@@ -28,6 +32,27 @@ def test_nmi_is_a_column_where_there_is_one():
     assert "Recall@1" in lines[0] and lines[0].split("|")[-2].strip() == "NMI"
     assert lines[2].split("|")[-2].strip() == "50.0" and lines[3].split("|")[-2].strip() == "-"
     assert "NMI" not in result_table({"one": one}, "Recall", {"one": None})
+
+
+@pytest.mark.parametrize("name", ["sop", "cub200", "inshop", "consumer_to_shop", "market1501"])
+def test_a_set_is_measured_as_its_tables_print_it(name):
+    protocols = {"sop": PRODUCTS, "cub200": CLASSES, "inshop": IN_SHOP, "consumer_to_shop": CONSUMER_TO_SHOP}
+    protocol = protocols.get(name, Protocol())
+    features, labels = np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) % 7
+    result = evaluate_retrieval(features[:9], features, labels[:9], labels, ranks=protocol.ranks)
+    found = measured(result, 0.25, protocol.measures)
+    expected = {
+        "sop": "Recall@1 Recall@10 Recall@100 Recall@1000 NMI",
+        "cub200": "Recall@1 Recall@2 Recall@4 Recall@8 Recall@16 Recall@32 NMI",
+        "inshop": "mAP CMC@1 CMC@10 CMC@20 CMC@30 CMC@40 CMC@50",
+        "consumer_to_shop": "mAP CMC@20",
+        "market1501": "mAP CMC@1 mINP",
+    }
+    assert " ".join(found) == expected[name]
+    for measure, value in found.items():
+        kind, _, k = measure.partition("@")
+        right = {"mAP": result.mAP, "mINP": result.mINP, "NMI": 0.25}.get(kind) if not k else result.cmc[int(k)]
+        assert value == right
 
 
 def test_json_holds_each_query():

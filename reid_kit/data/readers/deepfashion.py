@@ -1,15 +1,18 @@
 """DeepFashion's two retrieval sets (Liu et al. 2016): in-shop, and consumer-to-shop."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from reid_kit.data.readers.lists import Line, read_box, read_counted
+from reid_kit.data.readers.lists import Line, read_box, read_counted, whole_number
 from reid_kit.data.readers.registry import Counts, register
 from reid_kit.data.records import Protocol, Record, RetrievalDataset
-from reid_kit.errors import InputError
+from reid_kit.errors import InputError, unknown_name
 
 PARTITION = "Eval/list_eval_partition.txt"
-IN_SHOP = Protocol(camera_aware=False, ranks=(1, 10, 20, 30, 40, 50))
-CONSUMER_TO_SHOP = Protocol(camera_aware=False, ranks=(1, 20, 50))
+IN_SHOP_RANKS = (1, 10, 20, 30, 40, 50)
+IN_SHOP = Protocol(False, ranks=IN_SHOP_RANKS, measures=("mAP", *(f"CMC@{k}" for k in IN_SHOP_RANKS)))
+CONSUMER_TO_SHOP = Protocol(False, ranks=(1, 20, 50), measures=("mAP", "CMC@20"))
+GALLERIES = {"test": ("test",), "val+test": ("val", "test")}  # whose shop images are the gallery
 DOMAINS = {"image_pair_name_1": "consumer", "image_pair_name_2": "shop"}
 
 
@@ -38,17 +41,18 @@ def inshop(folder: Path) -> RetrievalDataset:
     markers=(PARTITION,),
     source="Ask DeepFashion's authors for the Consumer-to-shop Benchmark and unpack Anno, Eval and img there.",
 )
-def consumer_to_shop(folder: Path) -> RetrievalDataset:
+def consumer_to_shop(folder: Path, gallery: str = "test") -> RetrievalDataset:
     """Consumer-to-shop clothes retrieval.
 
         Eval/list_eval_partition.txt     image_pair_name_1 image_pair_name_2 item_id evaluation_status: consumer, shop
         Anno/list_bbox_consumer2shop.txt image_name clothes_type source_type (1 shop, 2 consumer) x_1 y_1 x_2 y_2
         img/ or Img/img/
 
-    An image stands in many pairs; records are unique images. Queries are the test consumers, the gallery is all test
-    shop images; both domains train, with the item as identity. Pairs of status `val` are left out.
+    An image stands in many pairs; records are unique images. Queries are the test consumers, both domains train, with
+    the item as identity. The gallery is all shop images of the `test` pairs, as the set's own README (1.1) has it; with
+    gallery="val+test", as in other code, those of the `val` pairs too, which are left out otherwise.
     """
-    return read_consumer_to_shop("consumer_to_shop", folder)
+    return read_consumer_to_shop("consumer_to_shop", folder, gallery)
 
 
 def read_in_shop(name: str, folder: Path) -> RetrievalDataset:
@@ -64,11 +68,13 @@ def read_in_shop(name: str, folder: Path) -> RetrievalDataset:
         if seen.setdefault(fields["image_name"], source) != source:
             raise InputError(f"{source}: {fields['image_name']} stands in {seen[fields['image_name']]} already")
         splits[status].append(record(images, fields["image_name"], fields["item_id"], source, boxes, None))
-    check_items(lines)
+    check_items(lines, ("query", "gallery"))
     return RetrievalDataset(name, splits["train"], splits["query"], splits["gallery"], IN_SHOP)
 
 
-def read_consumer_to_shop(name: str, folder: Path) -> RetrievalDataset:
+def read_consumer_to_shop(name: str, folder: Path, gallery: str = "test") -> RetrievalDataset:
+    if gallery not in GALLERIES:
+        raise unknown_name("gallery of consumer-to-shop:", gallery, GALLERIES)
     lines = read_counted(folder / PARTITION, (*DOMAINS, "item_id", "evaluation_status"))
     boxes = read_boxes(folder / "Anno/list_bbox_consumer2shop.txt")
     images = image_root(folder, lines[0][1]["image_pair_name_1"])
@@ -87,19 +93,18 @@ def read_consumer_to_shop(name: str, folder: Path) -> RetrievalDataset:
             if path not in found[group]:
                 found[group][path] = record(images, path, item, source, boxes, domain)
     train = [*found["train", "consumer"].values(), *found["train", "shop"].values()]
-    query, gallery = list(found["test", "consumer"].values()), list(found["test", "shop"].values())
-    check_items(lines)
-    return RetrievalDataset(name, train, query, gallery, CONSUMER_TO_SHOP)
+    query = list(found["test", "consumer"].values())
+    shops = {path: record for status in GALLERIES[gallery] for path, record in found[status, "shop"].items()}
+    check_items(lines, GALLERIES[gallery])
+    return RetrievalDataset(name, train, query, list(shops.values()), CONSUMER_TO_SHOP)
 
 
 def record(images: Path, path: str, item: str, source: str, boxes: dict[str, Line], domain: str | None) -> Record:
     """A record with its box; items are called id_00000001."""
-    digits = item.removeprefix("id_")
-    if not digits.isdigit():
-        raise InputError(f"{source}: item_id {item!r}; expected id_00000001")
+    number = whole_number(source, "item_id", item.removeprefix("id_"))
     line, fields = boxes.get(path, (source, None))
     box = read_box(line, fields) if fields else None
-    return Record(images / path, int(digits), box=box, domain=domain, source=line)
+    return Record(images / path, number, box=box, domain=domain, source=line, identity_name=item)
 
 
 def read_boxes(path: Path) -> dict[str, Line]:
@@ -118,12 +123,12 @@ def image_root(folder: Path, first: str) -> Path:
     raise InputError(f"no image {folder / first}, the first of {folder / PARTITION}; unpack img.zip in {folder}")
 
 
-def check_items(lines: list[Line]) -> None:
-    """Raises InputError for an item that trains in one line and is tested in another."""
+def check_items(lines: list[Line], tested: Iterable[str]) -> None:
+    """Raises InputError for an item that trains in one line and is of a `tested` status in another."""
     trained = {fields["item_id"]: source for source, fields in lines if fields["evaluation_status"] == "train"}
     both = {}
     for source, fields in lines:
-        if fields["evaluation_status"] in ("query", "gallery", "test") and fields["item_id"] in trained:
+        if fields["evaluation_status"] in tested and fields["item_id"] in trained:
             both.setdefault(fields["item_id"], source)
     if both:
         item, source = next(iter(both.items()))

@@ -1,9 +1,13 @@
 """List files: a count, column names, lines."""
 
+import math
+import re
 from pathlib import Path
 
-from reid_kit.errors import InputError
+from reid_kit.errors import InputError, shortened
+from reid_kit.reading import is_file, read_text
 
+WHOLE = "[0-9]{1,18}"  # what int64 holds
 Line = tuple[str, dict[str, str]]  # "file:number" and the fields by column
 
 
@@ -14,13 +18,12 @@ def read_counted(path: Path, columns: tuple[str, ...]) -> list[Line]:
         InputError: the file is missing, the count is wrong, a column is missing, a line has too few fields.
     """
     lines = read_lines(path)
-    if len(lines) < 2 or not lines[0][1].strip().isdigit():
+    if len(lines) < 2 or not re.fullmatch(WHOLE, lines[0][1].strip()):
         raise InputError(f"{path}: line 1 must be the count of lines and line 2 the column names")
     found = table(path, lines[1:], columns)
-    if int(lines[0][1]) != len(found):
-        raise InputError(
-            f"{path}: line 1 promises {int(lines[0][1]):,} lines, there are {len(found):,}; get the file again"
-        )
+    count = int(lines[0][1])
+    if count != len(found):
+        raise InputError(f"{path}: line 1 promises {count:,} lines, there are {len(found):,}; get the file again")
     return found
 
 
@@ -31,9 +34,17 @@ def read_headed(path: Path, columns: tuple[str, ...]) -> list[Line]:
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """(number, text) of each line that is not blank."""
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"no list {path}; it comes with the dataset")
-    return [(number, line) for number, line in enumerate(path.read_text().split("\n"), 1) if line.strip()]
+    lines = read_text(path, f"the list {path}").split("\n")
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def whole_number(source: str, name: str, text: str) -> int:
+    """The number that digits are; `source` is the line for the error."""
+    if not re.fullmatch(WHOLE, text):
+        raise InputError(f"{source}: {name} {shortened(text)}; expected a whole number of at most 18 digits")
+    return int(text)
 
 
 def table(path: Path, lines: list[tuple[int, str]], columns: tuple[str, ...]) -> list[Line]:
@@ -61,8 +72,8 @@ def read_box(source: str, fields: dict[str, str]) -> tuple[float, float, float, 
     try:
         x1, y1, x2, y2 = (float(fields[name]) for name in ("x_1", "y_1", "x_2", "y_2"))
     except ValueError as error:
-        raise InputError(f"{source}: box {fields}; expected numbers") from error
-    if x1 >= x2 or y1 >= y2:
+        raise InputError(f"{source}: box {shortened(fields)}; expected numbers") from error
+    if not (x1 < x2 and y1 < y2 and all(map(math.isfinite, (x1, y1, x2, y2)))):
         raise InputError(
             f"{source}: box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) is inverted or empty; expected x1 < x2, y1 < y2"
         )

@@ -1,13 +1,16 @@
 """Market-1501's layout: three folders, identity and camera in each file name."""
 
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from reid_kit.data.readers.registry import Counts, list_images, register
-from reid_kit.data.records import DISTRACTOR, JUNK, Record, RetrievalDataset
+from reid_kit.data.readers.registry import Counts, register
+from reid_kit.data.records import DISTRACTOR, JUNK, Record, RetrievalDataset, own_numbers_of
 from reid_kit.errors import InputError, unknown_name
+from reid_kit.image_files import find_images
 
-NAME = re.compile(r"^(-1|\d+)_c(\d+)")  # 0002_c1s1_000451_03.jpg, -1_c3s2_000051_01.jpg, 0001_c2_f0046182.jpg
+NAME = re.compile(r"^(-1|[0-9]+)_c([0-9]+)")  # 0002_c1s1_000451_03.jpg, -1_c3s2_000051_01.jpg, 0001_c2_f0046182.jpg
 
 
 @register(
@@ -38,12 +41,15 @@ def market1501(folder: Path, distractors_500k: bool = False, multi_query: bool =
     """
     dataset = read_market("market1501", folder)
     if multi_query:
-        asked, names = {(q.identity, q.camera) for q in dataset.query}, {q.path.name for q in dataset.query}
-        drawn = read_folder(folder / "gt_bbox")
-        dataset.query.extend(r for r in drawn if (r.identity, r.camera) in asked and r.path.name not in names)
+        asked = {(q.identity_name, q.camera_name): q for q in dataset.query}
+        names = {q.path.name for q in dataset.query}
+        for path, who, camera in parse_names(find_images(folder / "gt_bbox").paths):
+            if (who, f"c{camera}") in asked and path.name not in names:
+                dataset.query.append(replace(asked[who, f"c{camera}"], path=path))
     if distractors_500k:
-        extra = [Record(path, DISTRACTOR, camera=0) for path in list_images(folder / "distractors_500k")]
-        dataset.gallery.extend(extra)
+        extra = find_images(folder / "distractors_500k")
+        dataset.gallery.extend(Record(path, DISTRACTOR, camera=0, camera_name="") for path in extra.paths)
+        dataset.left_out.extend(extra.left_out)
     return dataset
 
 
@@ -94,24 +100,35 @@ def cuhk03_np(folder: Path, boxes: str = "detected") -> RetrievalDataset:
 
 
 def read_market(name: str, folder: Path) -> RetrievalDataset:
-    """The records of Market-1501's three folders.
+    """The records of Market-1501's three folders. Identity -1 is junk, 0 are distractors.
 
     Raises:
-        InputError: a folder is missing or empty, a name does not parse, a query is junk.
+        InputError: a folder is missing or empty, or a name does not parse.
     """
-    train = [record for record in read_folder(folder / "bounding_box_train") if record.identity != JUNK]
-    query = read_folder(folder / "query")
-    return RetrievalDataset(name, train, query, read_folder(folder / "bounding_box_test"))
+    found = [find_images(folder / split) for split in ("bounding_box_train", "query", "bounding_box_test")]
+    parsed = [list(parse_names(images.paths)) for images in found]
+    everyone = {who for images in parsed for _, who, _ in images}
+    nobody = {who: JUNK if who == "-1" else DISTRACTOR for who in everyone if who == "-1" or not who.strip("0")}
+    numbers = {**own_numbers_of(everyone - nobody.keys()), **nobody}
+    cameras = own_numbers_of(camera for images in parsed for _, _, camera in images)
+    train, query, gallery = (
+        [
+            Record(path, numbers[who], cameras[camera], identity_name=who, camera_name=f"c{camera}")
+            for path, who, camera in images
+        ]
+        for images in parsed
+    )
+    train = [record for record in train if record.identity != JUNK]
+    left_out = [text for images in found for text in images.left_out]
+    return RetrievalDataset(name, train, query, gallery, distractors=True, left_out=left_out)
 
 
-def read_folder(folder: Path) -> list[Record]:
-    """A record for each image, with the identity and the camera of its name."""
-    records = []
-    for path in list_images(folder):
+def parse_names(paths: Iterable[Path]) -> Iterator[tuple[Path, str, str]]:
+    """Each image with the identity and the camera of its name."""
+    for path in paths:
         match = NAME.match(path.name)
         if not match:
             raise InputError(
                 f"{path}: the name gives no identity and camera; expected IDENTITY_cCAMERA, as 0002_c1s1_000451_03.jpg"
             )
-        records.append(Record(path, int(match[1]), camera=int(match[2])))
-    return records
+        yield path, match[1], match[2]

@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
+from reid_kit.data.readers.lists import read_lines, whole_number
 from reid_kit.data.readers.registry import Counts, register
 from reid_kit.data.records import Record, RetrievalDataset
-from reid_kit.errors import InputError
+from reid_kit.errors import InputError, shortened
 
-NAME = re.compile(r"^\d+_\d+_(\d+)_")  # 0000_000_01_0303morning_0008_0.jpg
+NAME = re.compile(r"^[0-9]+_[0-9]+_([0-9]{1,9})_")  # 0000_000_01_0303morning_0008_0.jpg
 FOLDERS = (("train", "test"), ("mask_train_v2", "mask_test_v2"))  # of V1 and V2
 
 
@@ -20,7 +21,8 @@ FOLDERS = (("train", "test"), ("mask_train_v2", "mask_test_v2"))  # of V1 and V2
 )
 def msmt17(folder: Path) -> RetrievalDataset:
     """MSMT17 (Wei et al. 2018): 32,621 images of 1,041 identities in list_train.txt and list_val.txt together, which
-    train; 11,659 queries and 82,161 gallery images of 3,060; 15 cameras. V1 keeps its images in train/ and test/, V2 in
+    train; 11,659 queries and 82,161 gallery images of 3,060; 15 cameras. Identities are counted from 0 in train, and
+    anew in test: there number 0 is somebody else. V1 keeps its images in train/ and test/, V2 in
     mask_train_v2/ and mask_test_v2/."""
     present = [pair for pair in FOLDERS if (folder / pair[0]).is_dir()]
     if not present:
@@ -31,20 +33,20 @@ def msmt17(folder: Path) -> RetrievalDataset:
         read_list(folder / "list_train.txt", train) + read_list(folder / "list_val.txt", train),
         read_list(folder / "list_query.txt", test),
         read_list(folder / "list_gallery.txt", test),
+        counts_anew=True,
     )
 
 
 def read_list(file: Path, images: Path) -> list[Record]:
     """A record for each line "path identity"."""
-    if not file.is_file():
-        raise InputError(f"no list {file}; it comes with the images of MSMT17")
     records = []
-    for number, line in enumerate(file.read_text().split("\n"), 1):
-        if not line.strip():
-            continue
+    for number, line in read_lines(file):
         name, _, identity = line.strip().rpartition(" ")
         match = NAME.match(Path(name).name)
-        if not match or not identity.isdigit():
-            raise InputError(f"{file}:{number}: {line!r}; expected 0000/0000_000_01_0303morning_0008_0.jpg 0")
-        records.append(Record(images / name, int(identity), camera=int(match[1]), source=f"{file.name}:{number}"))
+        if not match:
+            raise InputError(f"{file}:{number}: {shortened(line)}; expected 0000/0000_000_01_0303morning_0008_0.jpg 0")
+        source = f"{file.name}:{number}"
+        who = whole_number(source, "identity", identity)
+        camera = int(match[1])
+        records.append(Record(images / name, who, camera, source=source, identity_name=identity))
     return records

@@ -1,15 +1,23 @@
 """Your own images: a folder a person or product, or a table."""
 
 import csv as csv_module
-import io
+import math
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reid_kit.data.readers.registry import list_images, register
-from reid_kit.data.records import Protocol, Record, RetrievalDataset
-from reid_kit.errors import InputError
+from reid_kit.data.readers.registry import register
+from reid_kit.data.records import Protocol, Record, RetrievalDataset, numbers_of, own_numbers_of
+from reid_kit.errors import InputError, shortened
+from reid_kit.image import Box
+from reid_kit.image_files import ImageFiles, find_images
+from reid_kit.reading import parsing, read_text
 
 COLUMNS = ("path", "identity", "split", "camera", "x1", "y1", "x2", "y2", "domain")
 SPLITS = ("train", "query", "gallery", "test")
+HEADER = "path,identity,split[,camera][,x1,y1,x2,y2][,domain]"
 
 
 @register("folder", markers=("train",), source="A folder of yours: train/ID/*.jpg, query/ID/*.jpg, gallery/ID/*.jpg.")
@@ -19,96 +27,173 @@ def folder(folder: Path) -> RetrievalDataset:
     test = folder / ("gallery" if (folder / "gallery").is_dir() else "test")
     if not test.is_dir():
         raise InputError(f"{folder} has neither gallery/ nor test/; expected gallery/ID/*.jpg to test on")
-    names = {split: identities(path) for split, path in (("train", folder / "train"), ("gallery", test))}
+    images = {split: identities(path) for split, path in (("train", folder / "train"), ("gallery", test))}
     if (folder / "query").is_dir():
-        names["query"] = identities(folder / "query")
-    numbers = {name: number for number, name in enumerate(sorted({n for found in names.values() for n in found}), 1)}
+        images["query"] = identities(folder / "query")
+    numbers = numbers_of(name for found in images.values() for name in found)
+    left_out = [text for found in images.values() for files in found.values() for text in files.left_out]
 
     def records(split: str) -> list[Record]:
-        return [Record(path, numbers[name]) for name, where in names[split].items() for path in list_images(where)]
+        found = images[split].items()
+        return [Record(path, numbers[name], identity_name=name) for name, files in found for path in files.paths]
 
     gallery = records("gallery")
-    query = records("query") if "query" in names else gallery
+    query = records("query") if "query" in images else gallery
     protocol = Protocol(camera_aware=False, same_set=query is gallery)
-    return RetrievalDataset("folder", records("train"), query, gallery, protocol)
+    return RetrievalDataset("folder", records("train"), query, gallery, protocol, left_out=left_out)
 
 
-def identities(split: Path) -> dict[str, Path]:
-    """Name -> folder, in order."""
+def identities(split: Path) -> dict[str, ImageFiles]:
+    """Name -> images, in order."""
     found = {path.name: path for path in sorted(split.iterdir()) if path.is_dir() and not path.name.startswith(".")}
     if not found:
         raise InputError(f"{split} holds no folder of an identity; expected {split}/ID/*.jpg")
-    return found
+    return {name: find_images(path) for name, path in found.items()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: `source` names its line; `box` is None where it has none, other fields are "" there."""
+
+    source: str
+    path: Path
+    identity: str
+    split: str
+    camera: str
+    box: Box | None
+    domain: str
 
 
 @register("csv", markers=("dataset.csv",), source="A table of yours, or a folder with one called dataset.csv.")
 def csv(folder: Path) -> RetrievalDataset:
     """A table `path,identity,split[,camera][,x1,y1,x2,y2][,domain]`, with paths relative to it, splits train, query,
-    gallery or test, cameras as integers, boxes in pixels. Rows of `test` are query and gallery at once, each ignoring
-    itself. The camera rule holds where every row that is tested has a camera."""
+    gallery or test, boxes in pixels; identities and cameras are any text, and "7" and "007" are two.
+
+    An image is a path and its box: rows of one photo with other boxes are other images. An image may be a query and in
+    the gallery at once, in two rows; rows of `test` are all both. A query never finds itself: it ignores its identity
+    in its own camera, and where the table has no cameras, the very image. Cameras are given for all rows that are
+    tested or for none.
+    """
     file = folder if folder.is_file() else folder / "dataset.csv"
     rows = read_rows(file)
-    numbers = {name: number for number, name in enumerate(sorted({row["identity"] for _, row in rows}), 1)}
+    check_images_once(rows)
+    check_names(file, "identity", {row.identity: row.source for row in rows})
+    check_names(file, "camera", {row.camera: row.source for row in rows if row.camera})
+    tested = [row for row in rows if row.split != "train"]
+    check_cameras(file, tested)
+    numbers = numbers_of(row.identity for row in rows)
+    cameras = own_numbers_of(row.camera for row in rows if row.camera)
     splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
-    seen: dict[str, str] = {}
-    for source, row in rows:
-        if row["path"] in seen:
-            raise InputError(f"{source}: path {row['path']} stands in {seen[row['path']]} already")
-        seen[row["path"]] = source
-        if row["split"] not in splits:
-            raise InputError(f"{source}: split {row['split']!r}; expected one of {', '.join(SPLITS)}")
-        splits[row["split"]].append(to_record(file, source, row, numbers))
+    for row in rows:
+        splits[row.split].append(
+            Record(
+                row.path,
+                numbers[row.identity],
+                cameras.get(row.camera),
+                row.box,
+                row.domain or None,
+                row.source,
+                identity_name=row.identity,
+                camera_name=row.camera,
+            )
+        )
     if splits["test"] and (splits["query"] or splits["gallery"]):
         raise InputError(f"{file} has rows of test and of query or gallery; use either test alone or the two others")
     query, gallery = (splits["test"],) * 2 if splits["test"] else (splits["query"], splits["gallery"])
     if not gallery or not query:
         raise InputError(f"{file} has nothing to test on; expected rows of query and gallery, or of test")
-    cameras = all(record.camera is not None for record in query + gallery)
-    protocol = Protocol(camera_aware=cameras and query is not gallery, same_set=query is gallery)
-    return RetrievalDataset("csv", splits["train"], query, gallery, protocol)
+    camera_aware = bool(tested[0].camera)
+    keys = [(os.path.normpath(record.path), record.box) for record in query + gallery]
+    if not camera_aware and query is not gallery and len(set(keys)) < len(keys):
+        # each image stands for a camera of its own, which has no name: so a query ignores itself in the gallery
+        own = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        both = [replace(record, camera=own[key]) for record, key in zip(query + gallery, keys)]
+        query, gallery, camera_aware = both[: len(query)], both[len(query) :], True
+    return RetrievalDataset("csv", splits["train"], query, gallery, Protocol(camera_aware, query is gallery))
 
 
-def read_rows(file: Path) -> list[tuple[str, dict[str, str]]]:
-    try:
-        text = file.read_text("utf-8-sig")  # a table saved by Excel begins with a mark
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text ({error.reason}); save the table as CSV UTF-8") from error
-    with io.StringIO(text, newline="") as lines:
-        reader = csv_module.DictReader(lines)
-        header = reader.fieldnames or []
-        wrong = [name for name in header if name not in COLUMNS]
-        missing = [name for name in COLUMNS[:3] if name not in header]
-        if wrong or missing:
-            problem = f"no column {', '.join(missing)}" if missing else f"unknown column {', '.join(map(repr, wrong))}"
-            raise InputError(f"{file}: {problem}; the header is path,identity,split[,camera][,x1,y1,x2,y2][,domain]")
-        rows = [(f"{file.name}:{reader.line_num}", row) for row in reader]
-    for source, row in rows:
-        if None in row or None in row.values():
-            raise InputError(f"{source}: another number of fields than the header's {len(header)}")
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a table whose fields are parted by comma, semicolon or tab, whichever its header has most of."""
+    text = read_text(file, f"the table {file}")
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    with parsing(str(file), f"a table {HEADER}", csv_module.Error):
+        found = csv_module.reader(text.split("\n"), delimiter=delimiter, skipinitialspace=True)
+        lines = [(found.line_num, [field.strip() for field in fields]) for fields in found if any(fields)]
+    names = [name.lower() for name in lines[0][1]] if lines else []
+    wrong = [name for name in names if name not in COLUMNS or names.count(name) > 1]
+    missing = [name for name in COLUMNS[:3] if name not in names]
+    if wrong or missing:
+        problem = f"no column {', '.join(missing)}" if missing else f"unknown column {shortened(wrong)[1:-1]}"
+        raise InputError(f"{file}: {problem}; the header is {HEADER}")
+    rows = []
+    for number, fields in lines[1:]:
+        source = f"{file.name}:{number}"
+        if len(fields) != len(names):
+            raise InputError(f"{source}: another number of fields than the header's {len(names)}")
+        row = dict(zip(names, fields))
         if not row["path"] or not row["identity"]:
             raise InputError(f"{source}: path and identity must not be empty")
+        if row["split"].lower() not in SPLITS:
+            raise InputError(f"{source}: split {shortened(row['split'])}; expected one of {', '.join(SPLITS)}")
+        path = file.parent / Path(row["path"]).expanduser()
+        box = read_box(source, [row.get(name, "") for name in ("x1", "y1", "x2", "y2")])
+        camera, domain = row.get("camera", ""), row.get("domain", "")
+        rows.append(Row(source, path, row["identity"], row["split"].lower(), camera, box, domain))
     return rows
 
 
-def to_record(file: Path, source: str, row: dict[str, str], numbers: dict[str, int]) -> Record:
-    def number(name: str, kind: type):
-        text = row.get(name) or ""
-        try:
-            return kind(text) if text else None
-        except ValueError as error:
-            raise InputError(f"{source}: {name} {text!r} is no {kind.__name__}") from error
-
-    box = tuple(number(name, float) for name in ("x1", "y1", "x2", "y2"))
-    given = [value is not None for value in box]
-    if any(given) and not all(given):
+def read_box(source: str, fields: list[str]) -> Box | None:
+    if not any(fields):
+        return None
+    if not all(fields):
         raise InputError(f"{source}: a box has all of x1, y1, x2, y2 or none")
-    if all(given) and not (box[0] < box[2] and box[1] < box[3]):
+    try:
+        box = tuple(map(float, fields))
+    except ValueError as error:
+        raise InputError(f"{source}: box {shortened(fields)}; expected numbers, with a point for decimals") from error
+    if not (box[0] < box[2] and box[1] < box[3] and all(map(math.isfinite, box))):
         raise InputError(f"{source}: box {box} is inverted or empty; expected x1 < x2, y1 < y2")
-    return Record(
-        file.parent / row["path"],
-        numbers[row["identity"]],
-        camera=number("camera", int),
-        box=box if all(given) else None,
-        domain=row.get("domain") or None,
-        source=source,
-    )
+    return box
+
+
+def check_images_once(rows: Iterable[Row]) -> None:
+    """Raises InputError for an image in two rows, other than once as a query and once in the gallery."""
+    photos: dict[str, list[Row]] = {}
+    for row in rows:
+        photo = photos.setdefault(os.path.normpath(row.path), [])
+        for other in photo:
+            if None not in (row.box, other.box) and row.box != other.box:
+                continue
+            if {row.split, other.split} != {"query", "gallery"} or row.box != other.box:
+                raise InputError(
+                    f"{row.source}: path {row.path.name} stands in {other.source} already, as the same image; rows of "
+                    f"one photo need a box each, and only a query may stand in the gallery too"
+                )
+            if (row.identity, row.camera) != (other.identity, other.camera):
+                raise InputError(
+                    f"{row.source}: {row.path.name} is of {row.identity!r}, camera {row.camera!r} here, of "
+                    f"{other.identity!r}, camera {other.camera!r} in {other.source}"
+                )
+        photo.append(row)
+
+
+def check_names(file: Path, column: str, names: dict[str, str]) -> None:
+    """Raises InputError for two names of which one is the other as a spreadsheet writes numbers: 2 and 2.0."""
+    for name, source in names.items():
+        whole = re.sub(r"\.0+$", "", name)
+        if whole != name and whole in names and whole.isdecimal():
+            raise InputError(
+                f"{file}: {column} {name!r} ({source}) and {whole!r} ({names[whole]}) are two names of what looks like "
+                f"one; write it one way (pandas: read the column as text, or as Int64)"
+            )
+
+
+def check_cameras(file: Path, rows: list[Row]) -> None:
+    """Raises InputError where some of the tested rows have a camera and others none."""
+    without = [row.source for row in rows if not row.camera]
+    if without and len(without) < len(rows):
+        raise InputError(
+            f"{file}: {len(without):,} of {len(rows):,} rows to test on have no camera ({', '.join(without[:5])}); "
+            f"give each its camera, or leave the column out, which switches the camera rule off for all"
+        )

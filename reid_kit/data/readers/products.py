@@ -1,16 +1,23 @@
 """The sets of metric learning, whose test images are query and gallery at once: SOP, CUB-200-2011, Cars196."""
 
+import math
 from pathlib import Path
 
-import scipy.io
+import numpy as np
 
-from reid_kit.data.readers.lists import read_headed, read_lines
+from reid_kit.data.readers.lists import read_headed, read_lines, whole_number
 from reid_kit.data.readers.registry import Counts, register
 from reid_kit.data.records import Protocol, Record, RetrievalDataset
-from reid_kit.errors import InputError
+from reid_kit.errors import InputError, shortened
+from reid_kit.reading import parsing, read_mat
 
-PRODUCTS = Protocol(camera_aware=False, same_set=True, ranks=(1, 10, 100, 1000), nmi=True)
-CLASSES = Protocol(camera_aware=False, same_set=True, ranks=(1, 2, 4, 8, 16, 32), nmi=True)
+
+def recall_and_nmi(*ranks: int) -> Protocol:
+    measures = (*(f"Recall@{k}" for k in ranks), "NMI")
+    return Protocol(camera_aware=False, same_set=True, ranks=ranks, nmi=True, measures=measures)
+
+
+PRODUCTS, CLASSES = recall_and_nmi(1, 10, 100, 1000), recall_and_nmi(1, 2, 4, 8, 16, 32)
 
 
 @register(
@@ -70,27 +77,25 @@ def cub200(folder: Path) -> RetrievalDataset:
 def cars196(folder: Path) -> RetrievalDataset:
     """Cars196: cars_annos.mat with path, class and box of each image of car_ims/. The first 98 classes train (8,054
     images), the rest test (8,131)."""
-    try:
-        annotations = scipy.io.loadmat(folder / "cars_annos.mat", squeeze_me=True)["annotations"]
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise InputError(f"{folder / 'cars_annos.mat'} cannot be read: {error}") from error
-    records = [
-        Record(
-            folder / str(entry["relative_im_path"]),
-            int(entry["class"]),
-            # corners are pixels of the car, counted from 1
-            box=(int(entry["bbox_x1"]) - 1, int(entry["bbox_y1"]) - 1, int(entry["bbox_x2"]), int(entry["bbox_y2"])),
-            source=f"cars_annos.mat, entry {number}",
-        )
-        for number, entry in enumerate(annotations, 1)
-    ]
+    file, expected = folder / "cars_annos.mat", "the authors' cars_annos.mat: path, class and box of each image"
+    annotations = read_mat(file, ["annotations"], expected, squeeze=True)["annotations"]
+    if annotations.ndim != 1:
+        raise InputError(f"{file}: annotations of shape {annotations.shape}. Expected {expected}")
+    with parsing(str(file), expected):
+        records = [car(folder, entry, f"cars_annos.mat, entry {n}") for n, entry in enumerate(annotations, 1)]
     return by_class("cars196", records, 98)
 
 
-def whole_number(source: str, name: str, text: str) -> int:
-    if not text.isdigit():
-        raise InputError(f"{source}: {name} {text!r}; expected a whole number")
-    return int(text)
+def car(folder: Path, entry: np.void, source: str) -> Record:
+    """The record of an entry of cars_annos.mat, whose corners are pixels of the car, counted from 1."""
+    identity, *corners = (float(entry[name]) for name in ("class", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"))
+    path = str(entry["relative_im_path"])
+    if not all(number.is_integer() and 0 < number < 2**31 for number in (identity, *corners)) or not path.strip("[]"):
+        raise InputError(f"{source}: {shortened(entry)}; expected a path, and class and corners counted from 1")
+    x1, y1, x2, y2 = map(int, corners)
+    if not (x1 <= x2 and y1 <= y2):
+        raise InputError(f"{source}: box {(x1, y1, x2, y2)} is inverted; expected x1 <= x2, y1 <= y2")
+    return Record(folder / path, int(identity), box=(x1 - 1, y1 - 1, x2, y2), source=source)
 
 
 def corners(source: str, fields: list[str]) -> tuple[float, float, float, float]:
@@ -99,7 +104,7 @@ def corners(source: str, fields: list[str]) -> tuple[float, float, float, float]
         x, y, width, height = map(float, fields)
     except ValueError as error:
         raise InputError(f"{source}: box {' '.join(fields)}; expected four numbers, x y width height") from error
-    if not (width > 0 and height > 0):
+    if not (width > 0 and height > 0 and all(map(math.isfinite, (x, y, width, height)))):
         raise InputError(f"{source}: box {' '.join(fields)} is empty; expected width > 0 and height > 0")
     return x, y, x + width, y + height
 
@@ -112,13 +117,14 @@ def keyed(path: Path, fields: int) -> dict[int, tuple[str, list[str]]]:
     """
     found: dict[int, tuple[str, list[str]]] = {}
     for number, line in read_lines(path):
-        key, *rest = line.split()
-        if len(rest) != fields or not key.isdigit():
-            raise InputError(f"{path}:{number}: {line!r}; expected an image id and {fields} more fields")
+        text, *rest = line.split()
         source = f"{path.name}:{number}"
-        if int(key) in found:
-            raise InputError(f"{source}: image {key} stands in {found[int(key)][0]} already")
-        found[int(key)] = source, rest
+        if len(rest) != fields:
+            raise InputError(f"{path}:{number}: {shortened(line)}; expected an image id and {fields} more fields")
+        key = whole_number(source, "image id", text)
+        if key in found:
+            raise InputError(f"{source}: image {key} stands in {found[key][0]} already")
+        found[key] = source, rest
     return found
 
 

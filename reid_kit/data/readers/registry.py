@@ -1,14 +1,12 @@
-"""Datasets by name, and what their readers share: finding the folder, listing its images."""
+"""Datasets by name, and how a dataset's folder is found."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from reid_kit.data.records import RetrievalDataset
-from reid_kit.errors import InputError, unknown_name
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}
+from reid_kit.errors import InputError, printable, unknown_name
 
 
 @dataclass(frozen=True)
@@ -31,10 +29,6 @@ class Reader:
     markers: tuple[str, ...]
     source: str
     counts: Callable[..., Counts]
-
-    @property
-    def options(self) -> list[str]:
-        return list(inspect.signature(self.read).parameters)[1:]
 
 
 READERS: dict[str, Reader] = {}
@@ -75,14 +69,37 @@ def load_dataset(name: str, root: str | Path, **options) -> RetrievalDataset:
             list that does not parse. The message names the place, what was expected, and where to get it.
     """
     reader = find_reader(name)
-    for option in options:
-        if option not in reader.options:
-            raise unknown_name(f"option of dataset {name!r}:", option, reader.options)
-    return reader.read(find_folder(reader, Path(root)), **options)
+    options = checked_options(name, options)
+    root = Path(root).expanduser()
+    try:
+        return reader.read(find_folder(reader, root), **options)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        why = error.strerror if isinstance(error, OSError) else f"no file can be called so ({error})"
+        place = printable(str(getattr(error, "filename", None) or root))
+        raise InputError(f"cannot read {place} of dataset {name!r}: {why}") from error
+
+
+def checked_options(name: str, options: Mapping) -> dict[str, object]:
+    """The options of a dataset's reader.
+
+    Raises:
+        InputError: one that the reader does not take, or of another type than its default.
+    """
+    taken = inspect.signature(find_reader(name).read).parameters
+    for option, value in options.items():
+        if option not in list(taken)[1:]:
+            raise unknown_name(f"option of dataset {name!r}:", option, list(taken)[1:])
+        default = taken[option].default
+        if default not in (None, inspect.Parameter.empty) and type(value) is not type(default):
+            kind = type(default).__name__
+            raise InputError(f"option {option} of dataset {name!r} must be {kind}, as {default!r}, got {value!r:.60}")
+    return dict(options)
 
 
 def find_reader(name: str) -> Reader:
-    if name not in READERS:
+    if not isinstance(name, str) or name not in READERS:
         raise unknown_name("dataset", name, READERS)
     return READERS[name]
 
@@ -107,17 +124,3 @@ def find_folder(reader: Reader, root: Path) -> Path:
         f"no {reader.name} in {root}, which {state}: expected {where / reader.markers[0]}. {reader.source} "
         f"Then give the folder with DATA.ROOT or --root"
     )
-
-
-def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted by name.
-
-    Raises:
-        InputError: the folder is missing or holds no image.
-    """
-    if not folder.is_dir():
-        raise InputError(f"no folder {folder}; unpack the dataset again")
-    images = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-    if not images:
-        raise InputError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); unpack the dataset again")
-    return sorted(images)

@@ -67,6 +67,20 @@ def test_consumer_to_shop_lists_each_image_once(tmp_path):
     assert all(record.box == (1, 2, 30, 40) for record in dataset.train)
 
 
+def test_the_gallery_of_consumer_to_shop_is_an_option(tmp_path):
+    lines = [*PAIRS, PAIRS[3].replace("test", "val")]  # a shop image of test and of val is in the gallery once
+    dataset = load_dataset("consumer_to_shop", consumer_to_shop(tmp_path, lines), gallery="val+test")
+    names = [f"{record.identity}/{record.path.name}" for record in dataset.gallery]
+    assert sorted(names) == ["5/shop_01.jpg", "7/shop_01.jpg", "7/shop_02.jpg"]
+    assert [record.identity for record in dataset.query] == [7] and {r.identity for r in dataset.train} == {1}
+    with pytest.raises(InputError, match="gallery of consumer-to-shop: 'vla.test'. Did you mean 'val.test'"):
+        load_dataset("consumer_to_shop", tmp_path, gallery="vla+test")
+    consumer_to_shop(tmp_path, [*PAIRS, PAIRS[0].replace("train", "val")])  # an item of train
+    assert len(load_dataset("consumer_to_shop", tmp_path).gallery) == 2
+    with pytest.raises(InputError, match="partition.txt:8: id_00000001 is in test here, and in train"):
+        load_dataset("consumer_to_shop", tmp_path, gallery="val+test")
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [

@@ -1,0 +1,170 @@
+"""Files that others wrote: one function for each format, which turns whatever its parser raises into an InputError.
+
+The tensors of checkpoints and weights are read in model/weights.py, images in image.py.
+"""
+
+import json
+import os
+import pickle
+import stat
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from reid_kit.errors import InputError, printable, shortened
+
+PARSER_ERRORS = (  # what parsers raise on random bytes; each library's own classes are added where it is used
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,  # NotImplementedError and RecursionError too
+    AssertionError,
+    MemoryError,
+    SyntaxError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+)
+TEXT_LIMIT = 2**28  # bytes of a list or a table
+BOMB = 2**30, 200  # an array of more bytes that was packed to less than one in so many is not read
+
+
+@contextmanager
+def parsing(what: str, expected: str, *own_errors: type[Exception]) -> Iterator[None]:
+    """Turns what a parser raises into the InputError "`what` cannot be read: why; `expected`"."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (*PARSER_ERRORS, *own_errors) as error:
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{what} cannot be read: {why}. Expected {expected}") from error
+
+
+def regular_file(path: str | Path, what: str, limit: float = float("inf")) -> Path:
+    """`path`, once it is known to be a regular file of at most `limit` bytes; pipes and devices would never end.
+
+    Raises:
+        InputError: `what` is missing, out of reach, of another kind, or larger.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL or a lone surrogate
+        why = error.strerror if isinstance(error, OSError) else f"no file can be called so ({error})"
+        raise InputError(f"cannot read {printable(what)}: {why}") from error
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a device or a socket"
+        raise InputError(f"cannot read {what}: it is {kind}, and a file was expected")
+    if found.st_size > limit:
+        raise InputError(f"cannot read {what}: it has {found.st_size:,} bytes, at most {limit:,} were expected")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"cannot read {what}: Permission denied")
+    return Path(path)
+
+
+def is_file(path: Path) -> bool:
+    """`path.is_file()`, and False of what no file can be called."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def read_text(path: str | Path, what: str) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its mark, as spreadsheets save it; line ends as \\n."""
+    path = regular_file(path, what, TEXT_LIMIT)
+    data = path.read_bytes()
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{what} is not {encoding[:6].upper().rstrip('-')} text ({error.reason} at byte {error.start}); save it as "
+            f"UTF-8"
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise InputError(f"{what} is no text: it holds a zero byte in line {line}; save it as UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def parse_json(text: str, what: str):
+    with parsing(what, "JSON"):
+        return json.loads(text)
+
+
+def read_npz(path: str | Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, or those of `names` that it holds; each is checked against its sum."""
+    path = regular_file(path, str(path))
+    with parsing(str(path), "an .npz file of arrays, as np.savez writes it"):
+        with zipfile.ZipFile(path) as packed:
+            for entry in packed.infolist():
+                if entry.file_size > max(BOMB[0], entry.compress_size * BOMB[1]):
+                    raise InputError(
+                        f"{path}: {shortened(entry.filename)} would unpack {entry.compress_size:,} bytes to "
+                        f"{entry.file_size:,}; save the arrays with np.savez"
+                    )
+        with np.load(path) as arrays:
+            return {name: arrays[name] for name in arrays.files if names is None or name in names}
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a .safetensors file and its metadata."""
+    import safetensors
+
+    path = regular_file(path, str(path))
+    with (
+        parsing(str(path), "a .safetensors file of arrays", safetensors.SafetensorError),
+        safetensors.safe_open(path, "np") as file,
+    ):
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def read_mat(path: str | Path, names: Collection[str], expected: str, squeeze: bool = False) -> dict[str, np.ndarray]:
+    """Arrays of a .mat file, of any version of MATLAB: scipy reads up to 7.2, h5py what 7.3 writes.
+
+    scipy itself dies of some damaged files, which nothing in Python can catch: a process of its own goes first.
+
+    Raises:
+        InputError: the file is damaged, or lacks one of `names`; `expected` says which file was asked for.
+    """
+    import h5py
+    import scipy.io
+    from scipy.io.matlab import MatReadError
+
+    path = regular_file(path, str(path))
+    if h5py.is_hdf5(path):
+        with parsing(str(path), expected), h5py.File(path, "r") as file:
+            arrays = {name: of_hdf5(file[name]) for name in names if name in file}
+    else:
+        trial = "import sys, scipy.io; scipy.io.loadmat(sys.argv[1])"
+        done = subprocess.run([sys.executable, "-c", trial, str(path)], stderr=subprocess.DEVNULL, check=False)
+        if done.returncode < 0:
+            raise InputError(f"{path} cannot be read: it is damaged. Expected {expected}")
+        with parsing(str(path), expected, MatReadError):
+            arrays = scipy.io.loadmat(path, squeeze_me=squeeze)
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        held = ", ".join(sorted(name for name in arrays if not name.startswith("__"))) or "none of them"
+        raise InputError(f"{path} has no array {', '.join(missing)}; it holds {held}. Expected {expected}")
+    return arrays
+
+
+def of_hdf5(item) -> np.ndarray:
+    """MATLAB's arrays are transposed in HDF5."""
+    array = np.asarray(item[()]).T
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{item.file.filename}: {item.name} holds no numbers; save it without -v7.3")
+    return array
