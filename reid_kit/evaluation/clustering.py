@@ -2,7 +2,6 @@
 
 import numpy as np
 from sklearn.metrics import normalized_mutual_info_score
-from torch import Tensor
 
 from reid_kit.errors import InputError
 from reid_kit.evaluation.features import Array, as_tensor, integer_labels

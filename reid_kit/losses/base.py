@@ -13,7 +13,6 @@ from reid_kit.distributed import gather_rows, rank, row_counts, world_size
 from reid_kit.errors import InputError, NonFiniteError
 from reid_kit.precision import without_autocast
 
-
 _labels_on_the_host: Tensor | None = None
 
 
