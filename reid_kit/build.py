@@ -58,8 +58,16 @@ def choose_algorithms(deterministic: bool) -> None:
 
 
 def build_dataset(config: CfgNode) -> RetrievalDataset:
+    """The dataset; a box without area is refused where boxes are used."""
     options = checked_options(config.DATA.NAME, config.DATA.OPTIONS)
-    return load_dataset(config.DATA.NAME, config.DATA.ROOT, **options)
+    dataset = load_dataset(config.DATA.NAME, config.DATA.ROOT, **options)
+    if config.DATA.USE_BOX and dataset.boxed_nothing:
+        first, *more = dataset.boxed_nothing
+        raise InputError(
+            f"{first.source or first.path}: box {first.box} is inverted or empty, as are {len(more):,} more of "
+            f"{dataset.name}; expected x1 < x2, y1 < y2. Mend or take out these lines, or set DATA.USE_BOX to false"
+        )
+    return dataset
 
 
 def build_model(config: CfgNode, weights: str | None = None) -> Embedder:

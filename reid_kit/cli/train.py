@@ -27,7 +27,7 @@ from reid_kit.build import (
 )
 from reid_kit.cli.tables import dataset_table
 from reid_kit.config import config_from_text, load_config
-from reid_kit.data.doctor import Diagnosis, check_split
+from reid_kit.data.doctor import Diagnosis, check_areas, check_split
 from reid_kit.data.records import RetrievalDataset
 from reid_kit.distributed import in_agreement, rank, start_processes, wait_for_all
 from reid_kit.errors import InputError
@@ -128,7 +128,8 @@ def notes(config: CfgNode, dataset: RetrievalDataset) -> list[str]:
     """What the config and the dataset allow, and few would want."""
     diagnosis = Diagnosis(dataset)
     check_split(diagnosis)
-    found = diagnosis.problems
+    check_areas(diagnosis)
+    found = diagnosis.problems + diagnosis.warnings
     images = Counter(record.identity for record in dataset.train)
     short = sum(count < config.SAMPLER.K for count in images.values())
     if config.SAMPLER.NAME == "identity" and short:

@@ -44,6 +44,7 @@ def diagnose(
     check_counts(diagnosis, name, options)
     check_records(diagnosis)
     check_single_images(diagnosis)
+    check_areas(diagnosis)
     if check_images:
         check_files(diagnosis, progress)
     return diagnosis
@@ -123,6 +124,16 @@ def names(identities: list[int], records: dict[int, Record]) -> str:
     return f"[{', '.join(records[identity].identity_name for identity in identities[:5])}]"
 
 
+def check_areas(diagnosis: Diagnosis) -> None:
+    """Boxes that hold nothing."""
+    empty = diagnosis.dataset.boxed_nothing
+    if empty:
+        named = ", ".join(map(place, empty[:5]))
+        diagnosis.warnings.append(
+            f"{len(empty):,} boxes are inverted or empty ({named}): DATA.USE_BOX true asks for others, false for none"
+        )
+
+
 def place(record: Record) -> str:
     """The line that names a record's image, or its file."""
     return record.source or str(record.path)
@@ -195,6 +206,6 @@ def check_files(diagnosis: Diagnosis, progress: Callable[[list[Record]], Iterabl
     records = {(record.path, record.box): record for split in SPLITS for record in getattr(diagnosis.dataset, split)}
     for record in progress(list(records.values())):
         try:
-            read_image(record.path, record.box, record.source)
+            read_image(record.path, None if record.boxed_nothing else record.box, record.source)
         except InputError as error:
             diagnosis.problems.append(str(error))

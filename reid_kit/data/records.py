@@ -34,6 +34,11 @@ class Record:
         if self.camera_name is None:
             object.__setattr__(self, "camera_name", "" if self.camera is None else str(self.camera))
 
+    @property
+    def boxed_nothing(self) -> bool:
+        """Whether there is a box, and it is inverted or empty."""
+        return self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3])
+
 
 def numbers_of(names: Iterable[str]) -> dict[str, int]:
     """A number from 1 on for each name, in the order of the names as text."""
@@ -87,3 +92,9 @@ class RetrievalDataset:
     def nobody(self) -> set[int]:
         """The identities that are nobody."""
         return {JUNK, DISTRACTOR} if self.distractors else {JUNK}
+
+    @property
+    def boxed_nothing(self) -> list[Record]:
+        """The records whose box is inverted or empty; each once where query and gallery are one list."""
+        test = self.gallery if self.query is self.gallery else [*self.query, *self.gallery]
+        return [record for record in (*self.train, *test) if record.boxed_nothing]

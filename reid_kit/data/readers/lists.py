@@ -67,14 +67,12 @@ def read_box(source: str, fields: dict[str, str]) -> tuple[float, float, float, 
     """The box of columns x_1 y_1 x_2 y_2, in pixels.
 
     Raises:
-        InputError: no numbers, or a box that is inverted or empty.
+        InputError: no finite numbers.
     """
     try:
-        x1, y1, x2, y2 = (float(fields[name]) for name in ("x_1", "y_1", "x_2", "y_2"))
+        box = tuple(float(fields[name]) for name in ("x_1", "y_1", "x_2", "y_2"))
     except ValueError as error:
         raise InputError(f"{source}: box {shortened(fields)}; expected numbers") from error
-    if not (x1 < x2 and y1 < y2 and all(map(math.isfinite, (x1, y1, x2, y2)))):
-        raise InputError(
-            f"{source}: box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) is inverted or empty; expected x1 < x2, y1 < y2"
-        )
-    return x1, y1, x2, y2
+    if not all(map(math.isfinite, box)):
+        raise InputError(f"{source}: box {shortened(fields)}; expected finite numbers")
+    return box

@@ -93,8 +93,6 @@ def car(folder: Path, entry: np.void, source: str) -> Record:
     if not all(number.is_integer() and 0 < number < 2**31 for number in (identity, *corners)) or not path.strip("[]"):
         raise InputError(f"{source}: {shortened(entry)}; expected a path, and class and corners counted from 1")
     x1, y1, x2, y2 = map(int, corners)
-    if not (x1 <= x2 and y1 <= y2):
-        raise InputError(f"{source}: box {(x1, y1, x2, y2)} is inverted; expected x1 <= x2, y1 <= y2")
     return Record(folder / path, int(identity), box=(x1 - 1, y1 - 1, x2, y2), source=source)
 
 
@@ -104,8 +102,8 @@ def corners(source: str, fields: list[str]) -> tuple[float, float, float, float]
         x, y, width, height = map(float, fields)
     except ValueError as error:
         raise InputError(f"{source}: box {' '.join(fields)}; expected four numbers, x y width height") from error
-    if not (width > 0 and height > 0 and all(map(math.isfinite, (x, y, width, height)))):
-        raise InputError(f"{source}: box {' '.join(fields)} is empty; expected width > 0 and height > 0")
+    if not all(map(math.isfinite, (x, y, width, height))):
+        raise InputError(f"{source}: box {' '.join(fields)}; expected finite numbers")
     return x, y, x + width, y + height
 
 
