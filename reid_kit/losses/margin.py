@@ -26,7 +26,8 @@ from reid_kit.losses.softmax import check_classes
 class Margin(PairLoss):
     """[d_ap - beta + m]_+ over positive and [beta - d_an + m]_+ over negative pairs, divided by the number above 0.
 
-    Wu et al. 2017, sec. 4 ("Sampling matters in deep embedding learning"), on L2-normalised embeddings.
+    Wu et al. 2017, sec. 4 ("Sampling matters in deep embedding learning"), on L2-normalised embeddings. The boundary
+    wants a learning rate above the network's: OPTIMIZER.LOSS_LR_FACTOR.
 
     Options:
         margin: m.

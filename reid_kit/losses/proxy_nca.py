@@ -15,7 +15,8 @@ from reid_kit.losses.softmax import check_classes, check_width
 class ProxyNCA(EmbeddingLoss):
     """Mean over anchors of -log(exp(-d(a, p_y)) / sum over z != y of exp(-d(a, p_z))) (RLL eq. 5, static proxies).
 
-    The anchor's own proxy is not in the denominator, so the loss falls below 0 where the identities are apart.
+    The anchor's own proxy is not in the denominator, so the loss falls below 0 where the identities are apart. Proxies
+    want a learning rate far above the network's: OPTIMIZER.LOSS_LR_FACTOR.
 
     Options:
         classes: number of identities; labels lie in 0 .. classes - 1. From a config it is the training set's.
