@@ -97,8 +97,8 @@ def match_ranks(
     whole = distances.gallery * LEAST_QUERIES * 4 <= ROWS_MEMORY
     width = distances.gallery if whole else max(ROWS_MEMORY // (4 * MOST_QUERIES) // TILE, 1) * TILE
     crowd = max(int(np.bincount(pairs.query, minlength=1).max()), 1)
-    size = max(min(MOST_QUERIES, ROWS_MEMORY // (4 * width), PAIRS_HELD // crowd), 1)
-    size = max(size // TILE * TILE, min(size, TILE))
+    size = max(min(MOST_QUERIES, ROWS_MEMORY // (4 * width)) // TILE, 1) * TILE
+    size = min(size, max(PAIRS_HELD // crowd, 1))
     owners, places, counts = [], [], []
     with exact_products(distances.device) as threads:
         for first, last in blocks(slice(0, distances.queries), size):

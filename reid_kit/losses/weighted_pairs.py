@@ -110,7 +110,7 @@ class BinomialDeviance(SensitivePairLoss):
         attraction, positives, repulsion, negatives = self.exponents(batch)
         losses = masked_mean(F.softplus(attraction), positives) + masked_mean(F.softplus(repulsion), negatives)
         mean = mean_over_processes(losses.sum(), len(losses))
-        return mean * sum_over_processes(mean.new_tensor(len(losses))) if self.reduction == "sum" else mean
+        return mean * sum_over_processes(mean.new_full((), len(losses))) if self.reduction == "sum" else mean
 
 
 @register("contrastive")

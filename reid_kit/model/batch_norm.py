@@ -24,7 +24,7 @@ def shared_batch_norm(norm: nn.modules.batchnorm._BatchNorm, values: Tensor) -> 
     dims = [d for d in range(values.ndim) if d != 1]
     shape = [1, -1] + [1] * (values.ndim - 2)
     wide = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-    sums = _SumOverProcesses.apply(torch.cat([wide.sum(dims), wide.new_tensor([wide[:, 0].numel()])]))
+    sums = _SumOverProcesses.apply(torch.cat([wide.sum(dims), wide.new_full((1,), wide[:, 0].numel())]))
     count = sums[-1].detach()
     mean = sums[:-1] / count
     centred = wide - mean.view(shape)  # squares of these lose no digits where the mean is far from 0

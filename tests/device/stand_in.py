@@ -20,7 +20,7 @@ from torch.utils import backend_registration as registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
 NAME = "standin"
-DEVICE = torch.device(NAME, 0)
+DEVICE = f"{NAME}:0"
 READING = {  # operators whose result, or its size, the host has to know before it goes on
     *("_local_scalar_dense", "equal", "nonzero", "masked_select", "bincount", "_unique2", "unique_dim", "_linalg_svd"),
     *("unique_consecutive", "is_nonzero"),
@@ -98,6 +98,9 @@ class DeviceTensor(torch.Tensor):
     def tolist(self):
         COUNTS.wait("tolist")
         return self.content.tolist()
+
+    def new_tensor(self, data, **options):
+        return torch.tensor(data, dtype=options.get("dtype", self.dtype)).to(self.device)
 
     def __repr__(self, **_):
         return f"DeviceTensor({self.content!r})"
@@ -192,6 +195,10 @@ class Module(registration._DummyBackendModule if AVAILABLE else object):
 
     def device_count(self):
         return 2
+
+
+def started() -> bool:
+    return torch._C._get_privateuse1_backend_name() == NAME
 
 
 def start() -> None:

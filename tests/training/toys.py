@@ -35,7 +35,7 @@ class ToyLoss(EmbeddingLoss):
     needs_positives = False
 
     def compute(self, batch):
-        self.active_fraction = torch.tensor(1.0)
+        self.active_fraction = batch.gallery.new_ones(())
         return (batch.anchors - batch.gallery.mean(0)).square().sum(1).sub(1).square().mean()
 
 
@@ -72,11 +72,13 @@ def save(path, model, training, metrics):
     torch.save({"model": model.state_dict(), "training": training}, path)
 
 
-def toy_trainer(folder, *, resume=False, loss=None, test=None, hard_identities=None, **recipe):
+def toy_trainer(
+    folder, *, resume=False, loss=None, objective=None, test=None, hard_identities=None, device="cpu", **recipe
+):
     """A trainer of 4 epochs of 3 batches over the toys, writing into `folder` (None: nowhere)."""
     torch.manual_seed(0)
-    model, sampler = ToyModel(), ToySampler()
-    objective = WeightedSum([Term("toy", loss or ToyLoss(), 1.0, "metric")])
+    model, sampler = ToyModel().to(device), ToySampler()
+    objective = (objective or WeightedSum([Term("toy", loss or ToyLoss(), 1.0, "metric")])).to(device)
     recipe = Recipe(**{"epochs": 4, "eval_every": 2, **recipe})
     optimizer = build_optimizer("adam", [(model.parameters(), 1.0)], lr=1e-2, weight_decay=1e-4)
     return Trainer(
@@ -91,6 +93,6 @@ def toy_trainer(folder, *, resume=False, loss=None, test=None, hard_identities=N
         save=save,
         run=RunFolder(folder, "", resume) if folder else None,
         recipe=recipe,
-        device=torch.device("cpu"),
+        device=torch.device(device),
         hard_identities=hard_identities,
     )
