@@ -32,6 +32,4 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"as {arguments.checkpoint} on random pictures:\n{parity_table(parities)}")
     print(f"{', '.join(str(path) for path in files)}: {model.embedding_size} numbers an image, input {arguments.input}")
     if model.enlarge != 1:
-        print(
-            f"images are resized to {model.enlarge:g} times that size and the centre is cut; BoxMOT and DeepStream do not"
-        )
+        print(f"resize to {model.enlarge:g} times height and width and cut the centre; BoxMOT and DeepStream do not")

@@ -29,6 +29,7 @@ from reid_kit.files import write_atomically
 from reid_kit.image_files import find_images
 from reid_kit.inference.testing import TestSettings, embed_records
 from reid_kit.model.checkpoint import load_checkpoint, load_model
+from reid_kit.model.fingerprint import fingerprint
 
 PART = 4096  # images whose features are in memory at once
 
@@ -56,8 +57,7 @@ def main(arguments: argparse.Namespace) -> None:
     model, settings = load_model(arguments.checkpoint, device), build_test_settings(config, device)
 
     folder = arguments.output.with_suffix(".partial")
-    checkpoint = hashlib.sha256(arguments.checkpoint.read_bytes()).hexdigest()
-    left_out = set(embed_in_parts(model, records, settings, folder, checkpoint))
+    left_out = set(embed_in_parts(model, records, settings, folder, fingerprint(model)))
     kept = [position for position in range(len(records)) if position not in left_out]
     if not kept:
         raise InputError(f"none of the {len(records):,} images could be read; there is nothing to write")

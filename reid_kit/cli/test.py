@@ -23,6 +23,7 @@ from reid_kit.errors import InputError
 from reid_kit.evaluation import RetrievalResult
 from reid_kit.evaluation.expansion import POOLINGS
 from reid_kit.evaluation.feature_files import read_feature_file
+from reid_kit.inference.error_files import write_projector
 from reid_kit.inference.results import write_results
 from reid_kit.inference.testing import TestSettings, better_queries, evaluate, test_retrieval
 from reid_kit.model.checkpoint import load_checkpoint, load_model
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--multi-query", choices=sorted(POOLINGS), default="", help="pool a person's queries of a camera"
     )
     parser.add_argument("--features", action="append", default=[], metavar="FILE", help=".npz, .safetensors or .mat")
+    parser.add_argument("--projector", action="store_true", help="features and thumbnails for TensorBoard's projector")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config_keys.py and new values"
     )
@@ -77,6 +79,9 @@ def main(arguments: argparse.Namespace) -> None:
             if rank() == 0:
                 facts = {"checkpoint": str(checkpoint), "dataset": name, "test": dict(config.TEST)}
                 write_results(folder, label, tested, facts)
+                if arguments.projector:
+                    count = write_projector(folder / "projector", tested)
+                    print(f"{count:,} images for `tensorboard --logdir {folder}/projector`")
                 print(f"{label}: {folder}/results.json, ranked_list.png, worst_queries.png, result_curves.png")
             results[label], nmi[label] = tested.result, tested.nmi
             boxes[row_of(checkpoint.parent.name), name, config.DATA.USE_BOX] = tested.result

@@ -14,8 +14,8 @@ from reid_kit.model.embedder import Embedder
 from reid_kit.model.exported import IMAGENET, KEY, weights_hash
 from reid_kit.model.pretrained import describe
 
-DEEPSTREAM_NOTE = """# The ReID block of a tracker's configuration (Gst-nvtracker: NvDCF, NvDeepSORT). Mean, deviation and L2 are inside
-# the model; it was trained on crops stretched to inferDims, so keepAspc is 0.
+DEEPSTREAM_NOTE = """# The ReID block of a tracker's configuration (Gst-nvtracker: NvDCF, NvDeepSORT). Mean, deviation
+# and L2 are inside the model; it was trained on crops stretched to inferDims, so keepAspc is 0.
 """
 
 
@@ -56,7 +56,7 @@ def export_onnx(
         "before_norm": before_norm(proto),
         "sha256": weights_hash(proto),
     }
-    description = {**describe(model), "export": export}
+    description = {**describe(model, keep_data_root=True), "export": export}
     entry = proto.metadata_props.add()
     entry.key, entry.value = KEY, json.dumps(description)
 

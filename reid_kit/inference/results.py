@@ -8,6 +8,7 @@ import numpy as np
 
 from reid_kit.files import write_atomically
 from reid_kit.image import read_image
+from reid_kit.inference.error_files import write_query_table
 from reid_kit.inference.testing import ImageSet, Tested
 from reid_kit.report.picture import Tile, ranked_list_picture
 from reid_kit.report.plots import result_curves
@@ -33,6 +34,7 @@ def write_results(folder: Path, name: str, tested: Tested, facts: Mapping[str, o
     content = {**facts, **result_json(tested.result), "nmi": tested.nmi, "measures": tabled}
     write_atomically(folder / "results.json", json.dumps(content, indent=1))
     write_atomically(folder / "results.md", f"{table}\n\n{verification_table(tested.result)}\n")
+    write_query_table(folder / "queries.parquet", tested)
     write_atomically(folder / "result_curves.png", result_curves(tested.result, name))
     precision = tested.result.average_precision
     chosen = {

@@ -35,9 +35,9 @@ features = model.embed(["a.jpg", "b.jpg"])  # (2, {size}), L2-normalised
 
 ## Training
 
-Dataset: {dataset}. Backbone: {backbone}, pooling {pooling}, neck {neck}. Images are resized to a height of {height} and
-a width of {width} pixels; mean and deviation are applied inside, in the order RGB. Every setting of the run stands under
-`config` in `config.json`.
+Dataset: {dataset}. Backbone: {backbone}, pooling {pooling}, neck {neck}. Images are resized to a height of {height}
+and a width of {width} pixels; mean and deviation are applied inside, in the order RGB. Every setting of the run stands
+under `config` in `config.json`.
 
 ## Measured
 

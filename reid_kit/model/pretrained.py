@@ -22,11 +22,11 @@ HUB = "hf:/"  # and one slash more, which pathlib takes away
 HUB_TIMEOUT = 10  # seconds that the hub has to say which files it has
 
 
-def describe(model: nn.Module) -> dict:
+def describe(model: nn.Module, keep_data_root: bool = False) -> dict:
     """All that is known of a model but its weights, as it goes into JSON.
 
     It is the content of a checkpoint without its tensors and labels; `config` is a tree here, and paths of the machine
-    that trained the model are left out of it.
+    that trained the model are left out of it, or all but where the data lay.
     """
     facts = dict(getattr(model, "facts", {}))
     config = yaml.safe_load(facts.pop("config", "")) or {}
@@ -39,7 +39,7 @@ def describe(model: nn.Module) -> dict:
         "embedder": model.arguments,
         **facts,
         "thresholds": points,
-        "config": without_paths(config),
+        "config": without_paths(config) | ({"DATA": config["DATA"]} if keep_data_root and "DATA" in config else {}),
     }
 
 
@@ -129,6 +129,6 @@ def from_hub(address: str) -> Path:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=files, etag_timeout=HUB_TIMEOUT))
     except (OSError, ValueError) as error:  # its own errors are kinds of these
         raise InputError(
-            f"hf://{name} cannot be had ({type(error).__name__}: {str(error).splitlines()[0]}). Is there a network, "
+            f"{address} cannot be had ({type(error).__name__}: {str(error).splitlines()[0]}). Is there a network, "
             f"and a model of this name? A folder that was fetched on another machine loads by its path"
         ) from error
