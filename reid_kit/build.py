@@ -139,6 +139,10 @@ def _filled(options: dict, known: list[str], follows: dict) -> dict:
 
 def build_loader(config: CfgNode, records: list[Record], labels: dict[str, int]):
     """The training loader and the sampler that orders it."""
+    if config.SAMPLER.P * config.SAMPLER.K < 2:
+        raise InputError(
+            "SAMPLER.P x SAMPLER.K is a batch of one image, which has no pairs; set one of them to 2 or more"
+        )
     identities = [labels[record.identity_name] for record in records]
     shared = {"seed": config.TRAIN.SEED, "rank": rank(), "world_size": world_size()}
     if config.SAMPLER.NAME == "shuffled":

@@ -6,6 +6,7 @@ to it, that it inherits from; later ones win. `KEY VALUE` pairs from the command
 
 import copy
 import math
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -193,6 +194,8 @@ def _nested(keys: list[str], value) -> dict:
 def _merge(config: CfgNode, tree: dict, source: str, prefix: str = "") -> None:
     for key, value in tree.items():
         name = f"{prefix}{key}"
+        if not isinstance(key, str):
+            raise InputError(f"{source}: the keys of {prefix[:-1] or 'a config'} must be names, got {shortened(key)}")
         if key not in config and not config.is_new_allowed():
             raise unknown_name(f"config key in {source}:", name, [f"{prefix}{known}" for known in config])
         default = config.get(key)
@@ -228,7 +231,7 @@ def _checked(name: str, value, default, source: str):
             f"{source}: {name} must be at least {key.least} and at most {key.most:,}, got {shortened(value)}"
         )
     if name in PATHS and value.startswith("~"):
-        value = str(Path(value).expanduser())
+        value = os.path.expanduser(value)
     return value
 
 

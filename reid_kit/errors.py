@@ -36,7 +36,8 @@ def shortened(value: object) -> str:
     short.maxlist = short.maxtuple = short.maxdict = 12
     short.maxlong = 60
     try:
-        return short.repr(value)
+        text = short.repr(value)
+        return text if len(text) < 400 else f"{text[:200]} ... {text[-50:]}"
     except ValueError:  # more digits than Python prints
         return "a number of thousands of digits"
 

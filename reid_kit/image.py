@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from reid_kit.errors import InputError
-from reid_kit.reading import regular_file
+from reid_kit.reading import read_bytes
 
 Box = tuple[float, float, float, float]
 LIMIT = 2**29  # bytes of an image file
@@ -25,8 +25,7 @@ def read_image(path: str | Path, box: Box | None = None, source: str | None = No
         InputError: the file is missing, empty, no regular file, truncated or no image; the box is inverted or outside
             the image.
     """
-    path = regular_file(path, f"image {path}{f', which {source} names,' if source else ''}", LIMIT)
-    data = path.read_bytes()
+    data = read_bytes(path, f"image {path}{f', which {source} names,' if source else ''}", LIMIT)
     if not data:
         raise InputError(f"image {path} is empty (0 bytes); copy or unpack it again")
     end = end_of(data)
@@ -62,13 +61,15 @@ def end_of(data: bytes) -> int:
 def is_cut(data: bytes, image: np.ndarray) -> bool:
     """Whether the scan of a JPEG, given without its end mark, stops before its last block of pixels.
 
-    The decoder paints what is missing in grey of luma 128. Where no corner of the decoded image is grey, that is the
-    answer; else Pillow decodes the scan once more and is left waiting for more data where it is cut. A progressive
-    file has its grey refined by later scans: its last one is cut if what follows it changes the image.
+    The decoder paints what is missing in grey of luma 128. Where the last corner of the decoded image is of another,
+    that is the answer; else Pillow decodes the scan once more and is left waiting for more data where it is cut. A
+    progressive file has its grey refined by later scans: its last one is cut if what follows it changes the image.
     """
-    corners = image[[0, 0, -1, -1], [0, -1, 0, -1]] @ np.array([0.299, 0.587, 0.114])
+    turned = b"Exif\0\0" in data[:64]  # the decoder may have turned the image: any corner may be the last
+    corners = [(-1, -1), (0, 0), (0, -1), (-1, 0)] if turned else [(-1, -1)]
+    lumas = (299 * r + 587 * g + 114 * b for r, g, b in (image[corner].tolist() for corner in corners))
     progressive = b"\xff\xc2" in data
-    if not progressive and np.abs(corners - 128).min() > 2:
+    if not progressive and all(abs(luma - 128_000) > 1500 for luma in lumas):
         return False
     try:
         if not progressive:  # 16 bytes, as the decoder looks ahead

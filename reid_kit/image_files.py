@@ -64,5 +64,5 @@ def find_images(folder: str | Path) -> ImageFiles:
         left_out.append(f"{len(linked):,} links in {folder} are left out, as they lead to where others do: {linked[0]}")
     if not found:
         hint = f"; {left_out[0]}" if left_out else ""
-        raise InputError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))}){hint}")
+        raise InputError(f"{folder} holds no image: no images below it have a suffix of {sorted(SUFFIXES)}{hint}")
     return ImageFiles(sorted(found), left_out)

@@ -37,6 +37,7 @@ PARSER_ERRORS = (  # what parsers raise on random bytes; each library's own clas
     zipfile.BadZipFile,
     pickle.UnpicklingError,
 )
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # to open a pipe would wait
 TEXT_LIMIT = 2**28  # bytes of a list or a table
 BOMB = 2**30, 200  # an array of more bytes that was packed to less than one in so many is not read
 
@@ -53,25 +54,45 @@ def parsing(what: str, expected: str, *own_errors: type[Exception]) -> Iterator[
         raise InputError(f"{what} cannot be read: {why}. Expected {expected}") from error
 
 
-def regular_file(path: str | Path, what: str, limit: float = float("inf")) -> Path:
-    """`path`, once it is known to be a regular file of at most `limit` bytes; pipes and devices would never end.
+def regular_file(path: str | Path, what: str) -> Path:
+    """`path`, once it is known to be a regular file that can be read; pipes and devices would never end.
 
     Raises:
-        InputError: `what` is missing, out of reach, of another kind, or larger.
+        InputError: `what` is missing, out of reach or of another kind.
     """
+    with opened(path, f"{what} cannot be read"):
+        return Path(path)
+
+
+def read_bytes(path: str | Path, what: str, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes; see `regular_file`."""
+    failure = f"cannot read {what}"
+    with opened(path, failure) as (descriptor, size):
+        if size > limit:
+            raise InputError(f"{failure}: it has {size:,} bytes, at most {limit:,} were expected")
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            return file.readall()
+
+
+@contextmanager
+def opened(path: str | Path, failure: str) -> Iterator[tuple[int, int]]:
+    """Descriptor and size of a regular file; `failure` is how an error begins."""
+    descriptor = None
     try:
-        found = os.stat(path)
+        descriptor = os.open(path, FLAGS)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a device or a socket"
+            raise InputError(f"{failure}: it is {kind}, and a file was expected")
+        yield descriptor, found.st_size
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL or a lone surrogate
         why = error.strerror if isinstance(error, OSError) else f"no file can be called so ({error})"
-        raise InputError(f"cannot read {printable(what)}: {why}") from error
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a device or a socket"
-        raise InputError(f"cannot read {what}: it is {kind}, and a file was expected")
-    if found.st_size > limit:
-        raise InputError(f"cannot read {what}: it has {found.st_size:,} bytes, at most {limit:,} were expected")
-    if not os.access(path, os.R_OK):
-        raise InputError(f"cannot read {what}: Permission denied")
-    return Path(path)
+        raise InputError(f"{printable(failure[:500])}: {why}") from error
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def is_file(path: Path) -> bool:
@@ -84,8 +105,7 @@ def is_file(path: Path) -> bool:
 
 def read_text(path: str | Path, what: str) -> str:
     """The text of a file in UTF-8, or in UTF-16 with its mark, as spreadsheets save it; line ends as \\n."""
-    path = regular_file(path, what, TEXT_LIMIT)
-    data = path.read_bytes()
+    data = read_bytes(path, what, TEXT_LIMIT)
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         text = data.decode(encoding)

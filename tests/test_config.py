@@ -130,3 +130,89 @@ def test_defaults_pass_their_own_checks(name):
     assert DEFAULTS[section][word] == key.default and key.meaning
     config = load_config(None, [name, yaml.safe_dump(key.default)])
     assert config[section][word] == key.default
+
+
+@pytest.mark.parametrize("name", ["20240131", "2024-01-31", "2026-11-31", "12:30:45", "007", "1e5", "true", "run #2"])
+def test_text_stays_text(tmp_path, name):
+    assert load_config(None, ["TRAIN.OUTPUT", name]).TRAIN.OUTPUT == name
+    if "#" not in name:
+        assert load_config(write(tmp_path, "a.yaml", f"TRAIN: {{OUTPUT: {name}}}")).TRAIN.OUTPUT == name
+
+
+def test_quotes_that_the_shell_left_are_taken_off(monkeypatch):
+    assert load_config(None, ["DATA.ROOT", "'my photos'"]).DATA.ROOT == "my photos"
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert load_config(None, ["DATA.ROOT", "~/photos"]).DATA.ROOT == "/home/ann/photos"
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("TRAIN: {SEED: 2026-11-31}", ["a.yaml", "not valid YAML"]),
+        ("TRAIN: {SEED: 2024-01-01 99:99:99}", ["a.yaml", "not valid YAML"]),
+        ("TRAIN: {SEED: !!int abc}", ["a.yaml", "not valid YAML"]),
+        ("TEST: {FLIP: !!bool maybe}", ["a.yaml", "not valid YAML"]),
+        ("DATA: {OPTIONS: !!map 3}", ["a.yaml", "not valid YAML"]),
+        ("TRAIN: {SEED: !!python/name:os.system x}", ["a.yaml", "not valid YAML"]),
+        ("TRAIN: " + "[" * 3000, ["a.yaml", "nested too deep"]),
+        (f"OPTIMIZER: {{LR: {'9' * 400}}}", ["OPTIMIZER.LR"]),
+        (f"TRAIN: {{SEED: {'9' * 6000}}}", ["a.yaml", "not valid YAML"]),
+        ("TRAIN: {SEED: 99999999999999999999}", ["TRAIN.SEED", "at most"]),
+        ("DATA: {OPTIONS: {1: x}}", ["DATA.OPTIONS", "names"]),
+        ("DATA: {OPTIONS: {a: 2024-01-31}}", ["DATA.OPTIONS", "text and numbers"]),
+        ("DATA: {OPTIONS: {a: !!binary aGFsbG8=}}", ["DATA.OPTIONS", "text and numbers"]),
+        ("LOSS: {TERMS: [{name: triplet, 1: 2}]}", ["LOSS.TERMS", "names"]),
+        ("? [a, b]\n: 1", ["a.yaml", "not valid YAML"]),
+        ('TRAIN: {OUTPUT: "a\\0b"}', ["TRAIN.OUTPUT", "character"]),
+        ('DATA: {ROOT: "a\\ud800b"}', ["a.yaml"]),
+        ("MODEL: {STD: [0, 1, 1]}", ["MODEL.STD", "at least"]),
+        ("MODEL: {MEAN: [.nan, 0, 0]}", ["MODEL.MEAN", "at least"]),
+        ("SCHEDULE: {STEPS: [-.inf]}", ["SCHEDULE.STEPS", "at least"]),
+        ("AUGMENT: {ENLARGE: .inf}", ["AUGMENT.ENLARGE", "at most"]),
+        (f"DATA: {{NAME: {'x' * 10**5}, ROOTS: 1}}", ["DATA.ROOTS"]),
+        ("&a [*a]", ["a.yaml"]),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_values_that_a_parser_chokes_on(tmp_path, text, words):
+    with pytest.raises(InputError) as error:
+        load_config(write(tmp_path, "a.yaml", text))
+    assert all(word in str(error.value) for word in words), error.value
+    assert len(str(error.value)) < 2000 and str(error.value).encode()
+
+
+def test_configs_that_would_take_for_ever(tmp_path):
+    bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    bomb += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    for text, words in (
+        ("\n".join(bomb), "aliases stand for more"),
+        ("\n".join(f"k{n}: 1" for n in range(300_000)), "characters"),
+        ("\n".join(f"k{n}: 1" for n in range(4_000)), "unknown config key.*k0"),
+        (f"DATA: {{NAME: {'x' * 2_000_000}}}", "characters"),
+    ):
+        with pytest.raises(InputError, match=words) as error:
+            load_config(write(tmp_path, "a.yaml", text))
+        assert len(str(error.value)) < 2000
+
+
+def test_each_base_is_read_once_and_the_last_one_wins(tmp_path):
+    write(tmp_path, "0.yaml", "TRAIN: {SEED: 0, EPOCHS: 5}")
+    for number in range(1, 30):  # 2 ** 29 ways
+        write(tmp_path, f"{number}.yaml", f"_BASE_: [{number - 1}.yaml, {number - 1}.yaml]\nTRAIN: {{SEED: {number}}}")
+    config = load_config(tmp_path / "29.yaml")
+    assert (config.TRAIN.SEED, config.TRAIN.EPOCHS) == (29, 5)
+    write(tmp_path, "x.yaml", "_BASE_: 0.yaml\nTRAIN: {SEED: 7}")
+    for bases, seed in (("x.yaml, 0.yaml", 0), ("0.yaml, x.yaml", 7)):
+        assert load_config(write(tmp_path, "y.yaml", f"_BASE_: [{bases}]")).TRAIN.SEED == seed
+    for number in range(30, 90):
+        write(tmp_path, f"{number}.yaml", f"_BASE_: {number - 1}.yaml")
+    with pytest.raises(InputError, match="more than 50 times"):
+        load_config(tmp_path / "89.yaml")
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "a\0b", "a\ud800b", "below/a.yaml/x"])
+def test_files_that_no_file_can_be(tmp_path, name):
+    write(tmp_path, "a.yaml", "")
+    with pytest.raises(InputError, match="no config file") as error:
+        load_config(tmp_path / name)
+    assert str(error.value).encode()

@@ -1,3 +1,6 @@
+import os
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -67,3 +70,96 @@ def test_resize_averages_where_it_shrinks():
     assert np.all(resize(stripes, 32, 32) == 100)
     assert resize(stripes, 64, 64) is stripes
     assert resize(stripes, 128, 32).shape == (128, 32, 3)
+
+
+def photo(*options):
+    """A JPEG of 256 x 128 pixels, large enough to be cut."""
+    picture = cv2.resize(np.random.default_rng(1).integers(0, 256, (16, 8, 3), dtype=np.uint8), (128, 256))
+    return cv2.imencode(".jpg", picture, list(options))[1].tobytes()
+
+
+KINDS = {
+    "plain": (),
+    "restarts": (cv2.IMWRITE_JPEG_RST_INTERVAL, 4),
+    "progressive": (cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "optimized": (cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+    "not subsampled": (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_jpeg_that_was_cut_and_closed_again(tmp_path, kind):
+    data, path = photo(*KINDS[kind]), tmp_path / "a.jpg"
+    path.write_bytes(data)
+    whole = read_image(path)
+    assert np.array_equal(whole, cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB))
+    for share in (0.4, 0.6, 0.8, 0.95):
+        path.write_bytes(data[: int(len(data) * share)] + b"\xff\xd9")
+        with pytest.raises(InputError, match="a.jpg is truncated"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("grey", [126, 127, 128, 129, 130])
+def test_a_grey_picture_is_whole(tmp_path, grey):
+    for kind, options in KINDS.items():
+        path = tmp_path / f"{kind}.jpg"
+        path.write_bytes(cv2.imencode(".jpg", np.full((40, 24, 3), grey, np.uint8), list(options))[1].tobytes())
+        assert np.abs(read_image(path).astype(int) - grey).max() <= 2
+
+
+def test_fill_bytes_before_a_marker_are_allowed(tmp_path):
+    data, path = photo(), tmp_path / "a.jpg"
+    path.write_bytes(data)
+    whole = read_image(path)
+    path.write_bytes(data[:2] + b"\xff\xff\xff" + data[2:])
+    assert np.array_equal(read_image(path), whole)
+
+
+def test_a_header_that_promises_too_many_pixels(tmp_path):
+    data = bytearray(photo())
+    size = data.index(b"\xff\xc0") + 5
+    data[size : size + 4] = struct.pack(">HH", 65500, 65500)
+    (tmp_path / "a.jpg").write_bytes(data)
+    png = bytearray(cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes())
+    png[16:24] = struct.pack(">II", 100_000, 100_000)
+    (tmp_path / "b.png").write_bytes(png)
+    for name in ("a.jpg", "b.png"):
+        with pytest.raises(InputError, match=f"{name} is damaged"):
+            read_image(tmp_path / name)
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "endless.jpg", "."):
+        with pytest.raises(InputError, match="cannot read image"):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".tif", ".bmp", ".gif", ".png"])
+def test_other_formats_whole_and_cut(tmp_path, suffix):
+    picture = np.random.default_rng(0).integers(0, 256, (32, 16, 3), dtype=np.uint8)
+    data, path = cv2.imencode(suffix, picture)[1].tobytes(), tmp_path / f"a{suffix}"
+    path.write_bytes(data)
+    assert read_image(path).shape == (32, 16, 3)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=f"a{suffix}"):
+        read_image(path)
+
+
+def test_grey_alpha_and_16_bit_become_8_bit_rgb(tmp_path):
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    for name, pixels in (
+        ("grey", grey),
+        ("alpha", np.dstack([grey] * 3 + [np.full_like(grey, 9)])),
+        ("deep", np.dstack([grey.astype(np.uint16) * 256] * 3)),
+    ):
+        path = tmp_path / f"{name}.png"
+        path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+        assert np.array_equal(read_image(path), np.dstack([grey] * 3))
+
+
+@pytest.mark.parametrize("box", [(float("nan"), 0, 4, 4), (0, 0, float("inf"), 4)])
+def test_a_box_of_no_numbers(png, box):
+    with pytest.raises(InputError, match="NaN or infinity"):
+        read_image(png, box)

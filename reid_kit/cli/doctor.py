@@ -13,7 +13,9 @@ from tqdm import tqdm
 from reid_kit.cli.tables import dataset_table
 from reid_kit.data.doctor import diagnose
 from reid_kit.data.readers import READERS
+from reid_kit.data.readers.registry import checked_options
 from reid_kit.errors import InputError
+from reid_kit.reading import parsing
 
 SHOWN = 20  # findings of a kind
 
@@ -26,7 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    options = dict(zip(arguments.options[::2], map(yaml.safe_load, arguments.options[1::2])))
+    words = arguments.options
+    if len(words) % 2:
+        raise InputError(f"options of the reader come in pairs OPTION VALUE; {words[-1]!r} has no value")
+    with parsing("the value of an option", "YAML, as true or labeled", yaml.YAMLError):
+        values = [yaml.safe_load(text) for text in words[1::2]]
+    options = checked_options(arguments.data, dict(zip(words[::2], values)))
     diagnosis = diagnose(
         arguments.data,
         arguments.root,

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import os
 import re
 import signal
@@ -37,6 +38,8 @@ def run(command: str, arguments: Sequence[str] | None = None, program: str | Non
         )
         module.add_arguments(parser)
         warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # without a line of this toolkit's code
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what no terminal can print
         parsed = parser.parse_intermixed_args(arguments)  # KEY VALUE pairs may stand before and after flags
     try:
         with answering(interrupt):

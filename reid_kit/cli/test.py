@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reid_kit.build import build_dataset, build_device, build_test_settings
+from reid_kit.cli.fitness import check_fitness
 from reid_kit.config import config_from_text, load_config
 from reid_kit.data.records import Protocol
 from reid_kit.distributed import rank, start_processes
@@ -72,6 +73,9 @@ def main(arguments: argparse.Namespace) -> None:
         for name in arguments.data or [trained.DATA.NAME]:
             config = config_from_text(text, arguments.overrides, name, arguments.root)
             dataset = build_dataset(config)
+            notes = check_fitness(config, dataset, trained=False)
+            if rank() == 0:
+                print(*(f"note: {note}" for note in notes), sep="\n", end="\n" * bool(notes))
             settings = replace(build_test_settings(config, device), histogram=True, **variant)
             tested = test_retrieval(model, dataset, settings)
             label = f"{checkpoint.parent.name} on {name}"

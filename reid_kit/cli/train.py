@@ -8,7 +8,6 @@ torchrun --nproc-per-node 4 tools/train.py --config configs/market_srt.yaml
 """
 
 import argparse
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +24,9 @@ from reid_kit.build import (
     build_trainer,
     label_map,
 )
+from reid_kit.cli.fitness import check_fitness
 from reid_kit.cli.tables import dataset_table
 from reid_kit.config import config_from_text, load_config
-from reid_kit.data.doctor import Diagnosis, check_areas, check_split
 from reid_kit.data.records import RetrievalDataset
 from reid_kit.distributed import in_agreement, rank, start_processes, wait_for_all
 from reid_kit.errors import InputError
@@ -35,6 +34,7 @@ from reid_kit.files import write_atomically
 from reid_kit.inference.results import write_results
 from reid_kit.inference.testing import test_retrieval
 from reid_kit.model.checkpoint import load_checkpoint, load_model
+from reid_kit.reading import parsing, read_text
 from reid_kit.report.training_curves import training_curves
 from reid_kit.training.run_folder import RunFolder
 from reid_kit.training.trainer import Trainer
@@ -61,15 +61,21 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def dry_run(config: CfgNode) -> None:
-    """Prints what a run would be made of; downloads no weights, and prints all that is known without the dataset."""
-    model = build_model(config, weights="none")
+    """Prints what a run would be made of, and ends where the run would.
+
+    It downloads no weights and trains nothing, but it reads local weights and one batch of images.
+    """
+    build_device(config)
+    RunFolder(config.TRAIN.OUTPUT, config.dump())
+    model = build_model(config, weights="none" if config.MODEL.WEIGHTS == "imagenet" else None)
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{config.dump()}\n{config.MODEL.BACKBONE}: {count / 1e6:.2f} million parameters\n", flush=True)
     dataset = build_dataset(config)
-    print(dataset_table(dataset), *(f"note: {note}" for note in notes(config, dataset)), sep="\n")
+    print(dataset_table(dataset), *(f"note: {note}" for note in check_fitness(config, dataset)), sep="\n")
     labels = label_map(dataset.train)
     build_objective(config, len(labels), model)
-    _, sampler = build_loader(config, dataset.train, labels)
+    loader, sampler = build_loader(config, dataset.train, labels)
+    next(iter(loader))
     print(f"\n{config.TRAIN.EPOCHS} epochs of {len(sampler)} batches: {config.TRAIN.EPOCHS * len(sampler)} iterations")
 
 
@@ -101,13 +107,14 @@ def train(config: CfgNode, resume: bool) -> None:
 def begin(config: CfgNode, resume: bool) -> tuple[torch.device, RetrievalDataset, RunFolder | None]:
     """Device, dataset and, in the first process, the run folder."""
     device, dataset, run = build_device(config), build_dataset(config), None
+    notes = check_fitness(config, dataset)
     if rank() == 0:
         print(dataset_table(dataset), flush=True)
         folder = Path(config.TRAIN.OUTPUT)
         if resume:
             check_same(config, folder)
         run = RunFolder(folder, config.dump(), resume)
-        for note in notes(config, dataset):
+        for note in notes:
             print(f"note: {note}", flush=True)
     return device, dataset, run
 
@@ -118,31 +125,12 @@ def prepare(
     """The trainer, where a resumed run left it."""
     trainer = build_trainer(config, dataset, device, run)
     if resume:
-        trainer.load_state_dict(resumable(Path(config.TRAIN.OUTPUT) / "last.pt", dataset))
+        last = Path(config.TRAIN.OUTPUT) / "last.pt"
+        with parsing(str(last), "the training state of a run with this config"):
+            trainer.load_state_dict(resumable(last, dataset))
         if run:
             print(f"resumed at epoch {trainer.epoch + 1}, iteration {trainer.iteration}", flush=True)
     return trainer
-
-
-def notes(config: CfgNode, dataset: RetrievalDataset) -> list[str]:
-    """What the config and the dataset allow, and few would want."""
-    diagnosis = Diagnosis(dataset)
-    check_split(diagnosis)
-    check_areas(diagnosis)
-    found = diagnosis.problems + diagnosis.warnings
-    images = Counter(record.identity for record in dataset.train)
-    short = sum(count < config.SAMPLER.K for count in images.values())
-    if config.SAMPLER.NAME == "identity" and short:
-        found.append(
-            f"{short:,} of {len(images):,} training identities have fewer than SAMPLER.K, {config.SAMPLER.K}, images; "
-            f"theirs are repeated in a batch"
-        )
-    if config.SCHEDULE.NAME == "exponential" and config.SCHEDULE.DECAY_START >= config.TRAIN.EPOCHS:
-        found.append(
-            f"the learning rate stays constant, as SCHEDULE.DECAY_START, epoch {config.SCHEDULE.DECAY_START:g}, is not "
-            f"before TRAIN.EPOCHS {config.TRAIN.EPOCHS}"
-        )
-    return found
 
 
 def resumable(path: Path, dataset: RetrievalDataset) -> dict:
@@ -165,7 +153,7 @@ def check_same(config: CfgNode, folder: Path) -> None:
     saved_file = folder / "config.yaml"
     if not saved_file.exists():
         return  # RunFolder says that there is nothing to resume
-    saved = config_from_text(saved_file.read_text())
+    saved = config_from_text(read_text(saved_file, str(saved_file)))
     differing = [
         f"{section}.{key} was {saved[section][key]!r}, is {value!r}"
         for section, keys in config.items()

@@ -42,33 +42,23 @@ def diagnose(
     """
     diagnosis = Diagnosis(load_dataset(name, root, **options))
     check_counts(diagnosis, name, options)
-    check_records(diagnosis)
+    diagnosis.warnings.extend(diagnosis.dataset.left_out)
+    check_empty(diagnosis, SPLITS)
+    check_split(diagnosis)
     check_single_images(diagnosis)
+    check_matches(diagnosis)
+    check_domains(diagnosis)
     check_areas(diagnosis)
     if check_images:
         check_files(diagnosis, progress)
     return diagnosis
 
 
-def check_records(diagnosis: Diagnosis, tested: bool = True, trained: bool = True) -> None:
-    """All that can be said of the records without the images.
-
-    Args:
-        tested, trained: whether query and gallery, and whether train, are asked for.
-    """
-    diagnosis.warnings.extend(diagnosis.dataset.left_out)
-    wanted = {"train": trained, "query": tested, "gallery": tested}
-    for split in SPLITS:
-        if wanted[split] and not getattr(diagnosis.dataset, split):
-            diagnosis.problems.append(
-                f"{split} holds no image; give it some, as the {diagnosis.dataset.name} reader says"
-            )
-    if tested and trained:
-        check_split(diagnosis)
-    if tested and diagnosis.dataset.query and diagnosis.dataset.gallery:
-        check_matches(diagnosis)
-    if trained:
-        check_domains(diagnosis)
+def check_empty(diagnosis: Diagnosis, splits: Iterable[str]) -> None:
+    """Splits without an image."""
+    for split in splits:
+        if not getattr(diagnosis.dataset, split):
+            diagnosis.problems.append(f"{diagnosis.dataset.name} has no image of {split}; give it some")
 
 
 def check_counts(diagnosis: Diagnosis, name: str, options: dict) -> None:

@@ -159,6 +159,8 @@ class TrainLoader(Loader):
 
     def __iter__(self) -> Iterator[TrainBatch]:
         for images, indices in super().__iter__():
+            if len(indices) == 1 and world_size() == 1:
+                continue  # what is left of a batch: one image has no pairs, and no deviation to be normalised by
             yield TrainBatch(images, self.labels[indices], indices)
 
 

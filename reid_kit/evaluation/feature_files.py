@@ -59,8 +59,8 @@ def load_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} is damaged: its arrays are not those that were written; copy or extract it again")
     texts = {name: parse_json(metadata[name], f"{path}: {name}") for name in NAMES if name in metadata}
     for name, values in texts.items():
-        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise InputError(f"{path}: {name} in its metadata must be a list of text, as JSON")
+        if not all(isinstance(value, str) for value in (values if isinstance(values, list) else [values])):
+            raise InputError(f"{path}: {name} in its metadata must be text or a list of text, as JSON")
     return {**{name: np.array(values, dtype=str) for name, values in texts.items()}, **arrays}
 
 
@@ -76,9 +76,13 @@ LOAD = {".npz": load_npz, ".safetensors": load_safetensors, ".mat": load_mat}
 
 
 def read_splits(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[FeatureSet, FeatureSet]:
-    missing = [name for name in NAMES[:3] if name not in arrays]
+    missing = [name for name in ("features", "split", "identities") if name not in arrays]
     if missing:
-        raise InputError(f"{path} has no array {', '.join(missing)}; it holds {', '.join(sorted(arrays)) or 'none'}")
+        raise InputError(f"{path} has no array {missing[0]!r}; it holds {', '.join(sorted(arrays)) or 'no other'}")
+    counts = {name: len(np.atleast_1d(arrays[name])) for name in NAMES[:4] if name in arrays}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{counts[name]} rows of {name}" for name in ("features", "split", "identities"))
+        raise InputError(f"{path} holds {listed}; expected as many of each, and of cameras")
     features = checked_features(path, "features", arrays["features"])
     split = arrays["split"]
     if split.shape != (len(features),) or split.dtype.kind not in "US":

@@ -55,7 +55,12 @@ class FeatureRows:
             raise InputError(f"{name} features must be (N, D) with at least one row, got {shape or type(features)}")
         self.features, self.name, self.device, self.cosine = features, name, device, cosine
         held = None
-        if hold and device.type != "cpu" and not self.ready and 4 * features.shape[0] * features.shape[1] < room(device):
+        if (
+            hold
+            and device.type != "cpu"
+            and not self.ready
+            and 4 * features.shape[0] * features.shape[1] < room(device)
+        ):
             held = torch.empty(features.shape, device=device)
         norms = []
         for start in range(0, len(features), ROWS_CHECKED):

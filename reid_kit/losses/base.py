@@ -34,6 +34,7 @@ def on_the_host(labels: Tensor) -> Tensor:
     """The batch's labels where they can be looked at: on the host if it has them."""
     return labels if _labels_on_the_host is None else _labels_on_the_host
 
+
 INTEGERS = {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from reid_kit.errors import InputError, unknown_name
+from reid_kit.errors import InputError, shortened, unknown_name
 
 LOSSES: dict[str, type[nn.Module]] = {}
 
@@ -43,7 +43,11 @@ def build_loss(name: str, **options) -> nn.Module:
     for option, value in options.items():
         if isinstance(known[option].default, bool) and not isinstance(value, bool):
             raise InputError(f"{option} of {name} must be true or false, got {value!r}")
-    return LOSSES[name](**options)
+    try:
+        return LOSSES[name](**options)
+    except (TypeError, RuntimeError, OverflowError, MemoryError) as error:  # of sizes and numbers beyond torch's
+        why = str(error).split("\n")[0][:200]
+        raise InputError(f"loss {name!r} cannot be built with {shortened(options)}: {why}") from error
 
 
 def option_names(name: str) -> list[str]:

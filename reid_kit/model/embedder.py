@@ -1,5 +1,6 @@
 """Images to embeddings: backbone, pooling, embedding layer, neck."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from numbers import Integral
@@ -88,6 +89,8 @@ class Embedder(nn.Module):
         self.height, self.width, self.enlarge = height, width, enlarge
         self.facts: dict = {}  # what a checkpoint tells of the model's training
         mean, std = mean or self.backbone.mean, std or self.backbone.std
+        if not (len(mean) == len(std) == 3 and all(map(math.isfinite, mean)) and all(0 < s < math.inf for s in std)):
+            raise InputError(f"mean and std are three numbers each, and std above 0; got {mean} and {std}")
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
         self.arguments = {  # what a checkpoint needs to build the model again
@@ -185,8 +188,8 @@ def checked(item: object, number: int) -> np.ndarray:
         raise InputError(f"image {number} of the list is neither a path nor an array: {error}") from error
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InputError(
-            f"image {number} of the list: an image must be an (H, W, 3) uint8 RGB array, got {image.shape} of "
-            f"{image.dtype}"
+            f"image {number} of the list: an image must be an (H, W, 3) uint8 RGB array, "
+            f"got {image.shape} {image.dtype}"
         )
     if 0 in image.shape:
         raise InputError(f"image {number} of the list is empty, {image.shape}: a box outside its picture, perhaps")

@@ -57,6 +57,7 @@ def test_features_of_a_dataset(trained, tmp_path, capsys, monkeypatch):
         for name in ("features", "identities", "cameras"):
             assert np.array_equal(file.get_tensor(name), arrays[name])
         texts = {name: json.loads(text) for name, text in file.metadata().items()}
+    assert len(texts.pop("sha256")) == 64
     assert texts == {name: arrays[name].tolist() for name in ("paths", "split", "model")}
     assert len(texts["paths"]) == len(arrays["features"])
     mat = {}

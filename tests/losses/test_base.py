@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from reid_kit.errors import InputError, NonFiniteError
+from reid_kit.losses import LOSSES, build_loss
 from reid_kit.losses.base import Batch, EmbeddingLoss, check
+from reid_kit.losses.registry import option_names
 
 
 class Record(EmbeddingLoss):
@@ -107,3 +109,25 @@ def test_no_warning_where_there_are_positives():
 def test_a_subclass_without_an_equation_says_so():
     with pytest.raises(NotImplementedError, match="EmbeddingLoss has no compute"):
         EmbeddingLoss()(*small())
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint16, torch.uint64])
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_labels_of_any_integer_type(name, kind):
+    known, given = option_names(name), {"classes": 4, "embedding_size": 6, "sizes": [2, 2, 2]}
+    torch.manual_seed(0)
+    embeddings, labels = torch.randn(16, 6), torch.arange(16) % 4
+    torch.manual_seed(1)
+    losses = [build_loss(name, **{key: value for key, value in given.items() if key in known}) for _ in range(2)]
+    losses[1].load_state_dict(losses[0].state_dict())
+    values = []
+    for loss, given_labels in zip(losses, (labels, labels.to(kind))):
+        torch.manual_seed(2)  # margin draws its negatives
+        values.append(loss(embeddings, given_labels))
+    assert torch.equal(*values)
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(2), torch.zeros(2, dtype=torch.bool), torch.zeros(2) * 1j, [0, 1]])
+def test_labels_of_no_integer_type(labels):
+    with pytest.raises(InputError, match="integer tensor|two tensors"):
+        Record()(torch.zeros(2, 3), labels)

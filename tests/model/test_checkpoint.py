@@ -106,3 +106,51 @@ def test_a_full_disk_leaves_the_old_checkpoint(path, model, monkeypatch):
     with pytest.raises(InputError, match="best.pt.*No space left"):
         save_checkpoint(path, model)
     assert path.read_bytes() == before
+
+
+def test_one_flipped_bit_is_not_taken(path, model):
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    state = load_checkpoint(path)["state"]
+    for _ in range(25):
+        damaged = bytearray(whole)
+        damaged[random.integers(len(whole))] ^= 1 << random.integers(8)
+        path.write_bytes(damaged)
+        try:
+            found = load_checkpoint(path)["state"]
+        except InputError as error:
+            assert str(path) in str(error)
+        else:  # a bit of the padding
+            assert all(torch.equal(found[key], state[key]) for key in state)
+    hole = bytearray(whole)
+    hole[len(whole) // 2 : len(whole) // 2 + 512] = bytes(512)
+    path.write_bytes(hole)
+    with pytest.raises(InputError, match="best.pt is damaged: .*does not agree with its check sum"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"format": "1"}, "format '1' is no whole number"),
+        ({"config": None}, "its config is None, where str"),
+        ({"labels": [1]}, r"its labels is \[1\], where dict"),
+        ({"training": 3}, "its training is 3, where dict"),
+        ({"state": {"a": 1}}, "something else than named tensors"),
+        ({"state": {"a": torch.tensor([1.0, float("nan")])}}, "a holds NaN or infinity"),
+        ({"embedder": {**ARGUMENTS, "heads_of_later": 2}}, "does not know 'heads_of_later'.*update reid_kit"),
+        ({"embedder": {**ARGUMENTS, "backbone": "resnet51"}}, "its model cannot be built: unknown MODEL.BACKBONE"),
+        ({"embedder": {**ARGUMENTS, "height": "tall"}}, "its model cannot be built"),
+        ({"embedder": {**ARGUMENTS, "std": [0, 1, 1]}}, "its model cannot be built: .*std above 0"),
+        ({"embedder": {**ARGUMENTS, "levels": [["low"]]}}, "its model cannot be built: unknown level"),
+    ],
+)
+def test_checkpoints_of_another_shape(path, changes, words):
+    torch.save({**load_checkpoint(path), **changes}, path)
+    with pytest.raises(InputError, match=f"best.pt.*{words}"):
+        load_model(path, "cpu")
+
+
+@pytest.mark.parametrize("device", ["x", "meta", "hpu", "cuda:77", "cpu:"])
+def test_devices_that_compute_nothing(path, device):
+    with pytest.raises(InputError, match="device .* cannot be used here.*cpu always can"):
+        load_model(path, device)

@@ -175,3 +175,15 @@ def test_flipped_images_give_the_same_embedding():
 def test_unknown_names(options, words):
     with pytest.raises(InputError, match=words):
         embedder(**options)
+
+
+def test_an_empty_crop_and_its_place_are_named():
+    model = Embedder("test_resnet", "none", height=64, width=32).eval()
+    frame = np.zeros((40, 60, 3), np.uint8)
+    with pytest.raises(InputError, match="image 2 of the list is empty"):
+        model.embed([frame, frame[:, :20], frame[10:30, 60:75]], batch_size=2)
+    for size in (0, -1, 1.5, True):
+        with pytest.raises(InputError, match="batch_size"):
+            model.embed([frame], batch_size=size)
+    mirrored = frame[:, ::-1]
+    assert torch.equal(model.embed([mirrored]), model.embed([mirrored.copy()]))

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,41 @@ def test_offline_says_what_to_do(monkeypatch):
 def test_the_real_mobilenet():
     network = Backbone("mobilenetv2_100", str(REAL), 1, (), 128, 64)
     assert network.channels == [1280]
+
+
+def embedder(weights, size=5):
+    return Embedder("test_resnet", str(weights), neck="bnneck", embedding_size=size, height=64, width=32)
+
+
+def test_a_checkpoint_gives_its_head_and_neck_too(tmp_path):
+    torch.manual_seed(0)
+    first = embedder("none")
+    first(torch.randint(0, 256, (4, 3, 64, 32), dtype=torch.uint8))  # statistics of its own
+    save_checkpoint(tmp_path / "best.pt", first)
+    state = first.state_dict()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        second = embedder(tmp_path / "best.pt").state_dict()
+    assert all(torch.equal(second[key], value) for key, value in state.items())
+    with pytest.warns(UserWarning, match="best.pt gives the backbone.*anew.*embedding.weight"):
+        other = embedder(tmp_path / "best.pt", size=6).state_dict()
+    assert all(torch.equal(other[key], value) for key, value in state.items() if key.startswith("backbone."))
+
+
+def test_a_headless_checkpoint_says_what_begins_anew(tmp_path):
+    save_checkpoint(tmp_path / "best.pt", Embedder("test_resnet", "none", height=64, width=32))
+    with pytest.warns(UserWarning, match="anew.*embedding.weight.*neck"):
+        embedder(tmp_path / "best.pt")
+
+
+def test_weights_that_no_network_can_take(tmp_path, state):
+    key = next(iter(state))
+    torch.save({**state, key: torch.full_like(state[key], float("nan"))}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=f"a.pth: {key} holds NaN"):
+        backbone(tmp_path / "a.pth")
+    torch.save({**state, key: torch.zeros(3, 7)}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=rf"1 of another shape, as {key} \(\(3, 7\) there"):
+        backbone(tmp_path / "a.pth")
+    torch.save({1: torch.zeros(3)}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match="no named tensors"):
+        backbone(tmp_path / "a.pth")

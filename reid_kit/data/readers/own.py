@@ -136,7 +136,7 @@ def read_rows(file: Path) -> list[Row]:
             raise InputError(f"{source}: path and identity must not be empty")
         if row["split"].lower() not in SPLITS:
             raise InputError(f"{source}: split {shortened(row['split'])}; expected one of {', '.join(SPLITS)}")
-        path = file.parent / Path(row["path"]).expanduser()
+        path = file.parent / os.path.expanduser(row["path"])
         box = read_box(source, [row.get(name, "") for name in ("x1", "y1", "x2", "y2")])
         camera, domain = row.get("camera", ""), row.get("domain", "")
         rows.append(Row(source, path, row["identity"], row["split"].lower(), camera, box, domain))

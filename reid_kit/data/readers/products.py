@@ -101,9 +101,10 @@ def corners(source: str, fields: list[str]) -> tuple[float, float, float, float]
     try:
         x, y, width, height = map(float, fields)
     except ValueError as error:
-        raise InputError(f"{source}: box {' '.join(fields)}; expected four numbers, x y width height") from error
+        box = shortened(" ".join(fields))[1:-1]
+        raise InputError(f"{source}: box {box}; expected four numbers, x y width height") from error
     if not all(map(math.isfinite, (x, y, width, height))):
-        raise InputError(f"{source}: box {' '.join(fields)}; expected finite numbers")
+        raise InputError(f"{source}: box {shortened(' '.join(fields))[1:-1]}; expected finite numbers")
     return x, y, x + width, y + height
 
 

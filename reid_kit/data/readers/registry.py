@@ -1,12 +1,13 @@
 """Datasets by name, and how a dataset's folder is found."""
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from reid_kit.data.records import RetrievalDataset
-from reid_kit.errors import InputError, printable, unknown_name
+from reid_kit.errors import InputError, printable, shortened, unknown_name
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,14 @@ def load_dataset(name: str, root: str | Path, **options) -> RetrievalDataset:
     """
     reader = find_reader(name)
     options = checked_options(name, options)
-    root = Path(root).expanduser()
+    root = Path(os.path.expanduser(root))
+    if "\0" in str(root):
+        raise InputError(f"no folder can be called {str(root)!r}: it holds a zero byte")
     try:
         return reader.read(find_folder(reader, root), **options)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        why = error.strerror if isinstance(error, OSError) else f"no file can be called so ({error})"
-        place = printable(str(getattr(error, "filename", None) or root))
-        raise InputError(f"cannot read {place} of dataset {name!r}: {why}") from error
+    except OSError as error:
+        place = shortened(printable(str(error.filename or root)))[1:-1]
+        raise InputError(f"cannot read {place} of dataset {name!r}: {error.strerror or error}") from error
 
 
 def checked_options(name: str, options: Mapping) -> dict[str, object]:

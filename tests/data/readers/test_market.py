@@ -102,3 +102,27 @@ def test_the_official_counts(tmp_path):
     gallery = [record.identity for record in dataset.gallery]
     assert len(gallery) == 19732 and gallery.count(-1) == 3819 and gallery.count(0) == 2798
     assert {record.camera for record in dataset.gallery} == set(range(1, 7))
+
+
+def test_identities_and_cameras_keep_their_names(tmp_path):
+    trees.market(tmp_path)
+    gallery = load_dataset("market1501", tmp_path).gallery
+    assert [(r.identity_name, r.camera_name) for r in gallery[:3]] == [("-1", "c5"), ("0000", "c4"), ("0001", "c1")]
+
+
+def test_identities_of_twenty_digits(tmp_path):
+    stamps = [str(20240131123456789010 + i) for i in range(3)]
+    trees.touch(tmp_path / "bounding_box_train", f"{stamps[0]}_c1s1_1.jpg", "0000_c1s1_1.jpg")
+    trees.touch(tmp_path / "query", f"{stamps[1]}_c1s1_1.jpg")
+    trees.touch(tmp_path / "bounding_box_test", f"{stamps[1]}_c2s1_1.jpg", f"{stamps[2]}_c2s1_1.jpg", "-1_c2s1_1.jpg")
+    dataset = load_dataset("market1501", tmp_path)
+    query, gallery = dataset.query[0], dataset.gallery
+    assert query.identity == next(r.identity for r in gallery if r.identity_name == stamps[1])
+    assert len({r.identity for r in gallery}) == 3 and {r.identity for r in gallery if r.identity < 1} == {-1}
+    assert all(abs(record.identity) < 2**62 for record in gallery)
+
+
+@pytest.mark.parametrize("options", [{"boxes": ["detected"]}, {"boxes": 1}])
+def test_options_of_another_type(tmp_path, options):
+    with pytest.raises(InputError, match="option boxes of dataset 'cuhk03_np' must be str"):
+        load_dataset("cuhk03_np", tmp_path, **options)

@@ -1,6 +1,8 @@
 import pytest
 
 from reid_kit import load_dataset
+from reid_kit.cli.tables import dataset_table
+from reid_kit.data.doctor import diagnose
 from reid_kit.errors import InputError
 from tests.data import trees
 
@@ -47,3 +49,18 @@ def test_missing_parts_are_named(tree, tmp_path):
     trees.touch(tmp_path / "other", "list_train.txt")
     with pytest.raises(InputError, match=r"neither train/ \(V1\) nor mask_train_v2"):
         load_dataset("msmt17", tmp_path / "other")
+
+
+def test_train_and_test_count_their_people_from_zero_each(tree):
+    found = diagnose("msmt17", tree)
+    assert found.problems == []
+    assert "officially" in found.warnings[0] and "of 2 identities" in found.warnings[0]
+    gallery = dataset_table(found.dataset).splitlines()[3].split()
+    assert gallery[1:3] == ["2", "2"] and gallery[-1] == "0"  # identity 0 is a person
+
+
+@pytest.mark.parametrize("number", ["9" * 20, "²", "1.0", "-1"])
+def test_what_is_no_number_of_a_person(tree, number):
+    trees.touch(tree, "list_query.txt", content=f"0000/0000_000_02_0303morning_0008_0.jpg {number}\n".encode())
+    with pytest.raises(InputError, match="list_query.txt:1: identity"):
+        load_dataset("msmt17", tree)

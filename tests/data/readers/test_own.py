@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
-from reid_kit import load_dataset
+from reid_kit import evaluate_retrieval, load_dataset
+from reid_kit.build import label_map
 from reid_kit.errors import InputError
 from tests.data import trees
 
@@ -96,3 +98,114 @@ def test_a_table_without_cameras_tests_one_set(tmp_path):
 def test_bad_tables(tmp_path, text, words):
     with pytest.raises(InputError, match=words):
         load_dataset("csv", table(tmp_path, text))
+
+
+HEAD = "path,identity,split,camera\n"
+
+
+@pytest.mark.parametrize("name", ["dataset.csv", "folder"])
+def test_names_stay_names(tmp_path, name):
+    who = ["007", "7", "änn lee", "20240131123456789010", "f" * 64, "-1", "1e5", "2024-01-31"]
+    if name == "folder":
+        for person in who:
+            trees.touch(tmp_path, f"train/{person}/1.jpg", f"gallery/{person}/2.jpg")
+        dataset = load_dataset("folder", tmp_path)
+    else:
+        rows = [
+            f"{split}{i}.jpg,{person},{split},door {i}" for split in ("train", "test") for i, person in enumerate(who)
+        ]
+        dataset = load_dataset("csv", table(tmp_path, HEAD + "\n".join(rows)))
+        assert [record.camera_name for record in dataset.train] == [f"door {i}" for i in range(len(who))]
+    names = {record.identity_name: record.identity for record in dataset.train}
+    assert set(names) == set(who) and len(set(names.values())) == len(who)
+    assert all(record.identity == names[record.identity_name] for record in dataset.gallery)
+
+
+def test_a_new_identity_of_the_gallery_keeps_the_labels_of_train(tmp_path):
+    rows = "a.jpg,bob,train\nb.jpg,eve,train\nc.jpg,cid,test\nd.jpg,cid,test\n"
+    before = label_map(load_dataset("csv", table(tmp_path, "path,identity,split\n" + rows)).train)
+    after = label_map(load_dataset("csv", table(tmp_path, "path,identity,split\n" + rows + "e.jpg,ann,test\n")).train)
+    assert before == after == {"bob": 0, "eve": 1}
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_as_spreadsheets_save_them(tmp_path, delimiter, encoding):
+    text = FULL.replace(",", delimiter).replace("ann", " änn ").replace("\n", "\r\n")
+    (tmp_path / "dataset.csv").write_bytes(text.encode(encoding))
+    dataset = load_dataset("csv", tmp_path)
+    assert dataset.train[0].identity_name == "änn" and dataset.train[0].box == (0, 0, 4, 8)
+
+
+def test_a_quoted_field_may_hold_the_delimiter(tmp_path):
+    dataset = load_dataset("csv", table(tmp_path, HEAD + '"a, b.jpg","lee, ann",test,1\nc.jpg,"lee, ann",test,2\n'))
+    assert dataset.gallery[0].path == tmp_path / "a, b.jpg" and dataset.gallery[1].identity_name == "lee, ann"
+
+
+def test_a_path_from_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    dataset = load_dataset("csv", table(tmp_path, HEAD + "~/a.jpg,x,test,1\nb.jpg,x,test,2\n"))
+    assert dataset.gallery[0].path == tmp_path / "home/a.jpg"
+
+
+def test_cameras_hold_for_rows_of_test_too(tmp_path):
+    dataset = load_dataset("csv", table(tmp_path, HEAD + "a.jpg,x,test,1\nb.jpg,x,test,2\n"))
+    assert dataset.protocol.camera_aware and dataset.protocol.same_set
+
+
+def test_an_image_is_a_path_and_its_box(tmp_path):
+    head = "path,identity,split,camera,x1,y1,x2,y2\n"
+    rows = "a.jpg,ann,train,1,0,0,9,9\na.jpg,bob,train,1,9,0,18,9\nb.jpg,cid,query,1,0,0,9,9\n"
+    rows += "c.jpg,cid,gallery,2,0,0,9,9\nc.jpg,dan,gallery,2,9,0,18,9\n"
+    dataset = load_dataset("csv", table(tmp_path, head + rows))
+    assert [(r.identity_name, r.box) for r in dataset.train] == [("ann", (0, 0, 9, 9)), ("bob", (9, 0, 18, 9))]
+    for again in ("./a.jpg,ann,train,1,0,0,9,9", "d/../a.jpg,ann,gallery,1,0,0,9,9", "a.jpg,ann,train,1,,,,"):
+        with pytest.raises(InputError, match=r"dataset.csv:7: path a.jpg stands in dataset.csv:2 already"):
+            load_dataset("csv", table(tmp_path, head + rows + again))
+
+
+def test_a_query_in_the_gallery_does_not_find_itself(tmp_path):
+    head = "path,identity,split\n"
+    rows = "t.jpg,x,train\na.jpg,ann,query\na.jpg,ann,gallery\nb.jpg,ann,gallery\nc.jpg,bob,gallery\n"
+    dataset = load_dataset("csv", table(tmp_path, head + rows))
+    features = {"a.jpg": [1.0, 0.0], "b.jpg": [0.0, 1.0], "c.jpg": [0.6, 0.8]}
+    query, gallery = (
+        np.array([features[record.path.name] for record in side], np.float32)
+        for side in (dataset.query, dataset.gallery)
+    )
+    ids, cameras = ([[getattr(r, key) for r in side] for side in (dataset.query, dataset.gallery)]
+                    for key in ("identity", "camera"))  # fmt: skip
+    assert dataset.protocol.camera_aware and not dataset.query[0].camera_name
+    assert evaluate_retrieval(query, gallery, *ids, *cameras).first_match_rank.tolist() == [2]  # bob, then b.jpg
+    with pytest.raises(InputError, match="a.jpg is of 'bob'.*here, of 'ann'"):
+        load_dataset("csv", table(tmp_path, head + rows.replace("a.jpg,ann,gallery", "a.jpg,bob,gallery")))
+
+
+@pytest.mark.parametrize(
+    "rows, words",
+    [
+        ("a.jpg,x,test,2\nb.jpg,x,test,2.0\n", "camera '2.0' .dataset.csv:3. and '2' .dataset.csv:2."),
+        ("a.jpg,7,test,1\nb.jpg,7.0,test,2\n", "identity '7.0' .* and '7'"),
+        ("a.jpg,x,test,1\nb.jpg,x,test,\n", "1 of 2 rows to test on have no camera .dataset.csv:3."),
+        ("a\0.jpg,x,test,1\n", "zero byte in line 2"),
+        ('"a.jpg,x,test,1\n', "dataset.csv"),
+        (f"a.jpg,{'x' * 200_000},test,1\n", "field larger than field limit"),
+    ],
+)
+def test_tables_that_could_mean_two_things(tmp_path, rows, words):
+    with pytest.raises(InputError, match=words):
+        load_dataset("csv", table(tmp_path, HEAD + rows))
+
+
+def test_a_table_that_is_a_folder(tmp_path):
+    (tmp_path / "dataset.csv").mkdir()
+    with pytest.raises(InputError, match="dataset.csv.*it is a folder"):
+        load_dataset("csv", tmp_path)
+
+
+def test_images_of_every_suffix_and_in_folders_below(tmp_path):
+    trees.touch(tmp_path, "train/ann/1.webp", "train/ann/day/2.tif", "train/ann/._1.webp", "train/ann/3.heic")
+    trees.touch(tmp_path, "gallery/bob/1.JPG")
+    dataset = load_dataset("folder", tmp_path)
+    assert [record.path.name for record in dataset.train] == ["1.webp", "2.tif"]
+    assert len(dataset.left_out) == 1 and "heic" in dataset.left_out[0]
