@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import reid_kit
 from reid_kit.errors import InputError, printable, shortened
 
 COMMANDS = {
@@ -120,6 +121,7 @@ def main() -> None:
         epilog="reid-kit COMMAND --help tells a command's arguments",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=reid_kit.__version__)
     parser.add_argument("command", choices=[name.replace("_", "-") for name in COMMANDS], metavar="COMMAND")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...")
     parsed = parser.parse_args()
