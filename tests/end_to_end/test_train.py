@@ -79,8 +79,8 @@ def test_two_processes_equal_one(whole, demo_root, tmp_path):
     assert done.returncode == 0, done.stderr
     alone, together = (metrics(folder) for folder in (whole[0], tmp_path / "run"))
     assert len(alone) == len(together)
-    # In float32 Adam turns the rounding of a gradient near 0 into a step of its learning rate, so that weights differ after
-    # a few steps, by machine; tests/training/test_processes.py compares them in float64. A loss moves by less.
+    # In float32 Adam turns the rounding of a gradient near 0 into a step of its learning rate, so that weights differ
+    # after a few steps, by machine; tests/training/test_processes.py compares them in float64. A loss moves by less.
     for one, two in zip(alone, together):
         assert two == pytest.approx(one, rel=1e-2, abs=1e-2)
     assert "Warning" not in done.stderr

@@ -102,3 +102,12 @@ def test_the_official_counts(tmp_path):
     gallery = [record.identity for record in dataset.gallery]
     assert len(gallery) == 19732 and gallery.count(-1) == 3819 and gallery.count(0) == 2798
     assert {record.camera for record in dataset.gallery} == set(range(1, 7))
+
+
+def test_an_archive_unpacked_into_a_folder_of_its_own_name(tmp_path):
+    """datasets/Market-1501-v15.09.15/Market-1501-v15.09.15/, as `unzip -d` and most desktops leave it."""
+    inner = trees.market(tmp_path / "Market-1501-v15.09.15")
+    if inner.name != "Market-1501-v15.09.15":
+        inner = inner.rename(inner.with_name("Market-1501-v15.09.15"))
+    for root in (tmp_path, tmp_path / "Market-1501-v15.09.15"):
+        assert load_dataset("market1501", root).train[0].path.parent.parent == inner
