@@ -1,6 +1,7 @@
 """`reid-kit COMMAND`: the same commands as `python tools/COMMAND.py`."""
 
 import argparse
+import ast
 import importlib
 import os
 import re
@@ -10,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import reid_kit
 from reid_kit.errors import InputError, printable, shortened
@@ -32,13 +34,14 @@ LOST = r"connection (closed|reset|refused|was closed)|broken pipe|timed out|sock
 def run(command: str, arguments: Sequence[str] | None = None, program: str | None = None) -> int:
     """Runs a command; bad input prints one message and gives exit status 2, Ctrl-C and SIGTERM give 130."""
     with answering(leave):  # libraries that are stopped in their import do not always let the interrupt through
-        module = importlib.import_module(f"reid_kit.cli.{command}")
+        description, add_arguments = arguments_of(command)
         parser = argparse.ArgumentParser(
-            prog=program, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+            prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        module.add_arguments(parser)
-        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # without a line of this toolkit's code
+        add_arguments(parser)
         parsed = parser.parse_intermixed_args(arguments)  # KEY VALUE pairs may stand before and after flags
+        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # without a line of this toolkit's code
+        module = importlib.import_module(f"reid_kit.cli.{command}")
     try:
         with answering(interrupt):
             check_arguments(parsed)
@@ -80,6 +83,28 @@ def explain(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"out of memory ({error or 'no more to be had'}); smaller batches or images take less"
     return printable(str(error))
+
+
+def arguments_of(command: str) -> tuple[str, Callable[[argparse.ArgumentParser], None]]:
+    """The docstring and `add_arguments` of a command's module. Of the module no more is run than what the names in that
+    function stand for: `--help` and a mistyped option are answered without the seconds that importing torch takes."""
+    source = Path(__file__).with_name(f"{command}.py")
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    bound = {name: node for node in tree.body for name in names_of(node)}
+    used = {node.id for node in ast.walk(bound["add_arguments"]) if isinstance(node, ast.Name)}
+    needed = [node for node in tree.body if used & names_of(node)]
+    scope: dict = {}
+    exec(compile(ast.Module([*needed, bound["add_arguments"]], []), source, "exec"), scope)
+    return ast.get_docstring(tree), scope["add_arguments"]
+
+
+def names_of(node: ast.stmt) -> set[str]:
+    """What a statement of a module binds."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    if isinstance(node, ast.Assign):
+        return {name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return {node.name} if isinstance(node, ast.FunctionDef | ast.ClassDef) else set()
 
 
 def is_loss_of_a_process(error: RuntimeError) -> bool:

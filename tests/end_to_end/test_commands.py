@@ -25,6 +25,25 @@ def test_every_command_has_a_tool_and_a_help(command, capsys):
     assert "usage" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_help_or_a_mistyped_option_waits_for_no_library(command):
+    """Importing torch alone takes seconds."""
+    check = f"""
+import sys
+from reid_kit.cli.main import run
+for arguments in (["--help"], ["--confg", "x"]):
+    try:
+        run({command!r}, arguments)
+    except SystemExit:
+        pass
+heavy = {{"torch", "timm", "albumentations", "cv2", "sklearn", "matplotlib"}} & set(sys.modules)
+sys.exit(str(heavy) if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout and "unrecognized" in done.stderr or "required" in done.stderr
+
+
 def test_the_console_script_lists_them():
     done = subprocess.run([sys.executable, "-m", "reid_kit.cli.main", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
