@@ -30,7 +30,9 @@ def test_the_floors_that_are_tried_are_those_that_are_asked_for():
 
 
 def test_public_names_are_seen_before_they_are_used():
-    check = "import reid_kit; assert set(reid_kit.__all__) <= set(dir(reid_kit)); assert 'build_loss' not in vars(reid_kit)"
+    check = (
+        "import reid_kit; assert set(reid_kit.__all__) <= set(dir(reid_kit)); assert 'build_loss' not in vars(reid_kit)"
+    )
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
     assert set(reid_kit.__all__) == set(reid_kit._HOME)
     assert all(getattr(reid_kit, name).__module__.startswith("reid_kit") for name in reid_kit.__all__)

@@ -1,6 +1,7 @@
 """A run from start to end, broken off and resumed, on one process and on two."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -51,22 +52,32 @@ def test_a_run_says_what_it_did_and_leaves_it(whole):
     assert any(path.name.startswith("events") for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_resumes_to_the_same_weights(whole, demo_root, tmp_path, number):
-    arguments = ["--config", CONFIG, *tiny(demo_root, tmp_path / "run", TRAIN__CHECKPOINT_EVERY="1")]
-    process = subprocess.Popen(command("train", *arguments), stdout=subprocess.DEVNULL, env=environment())
+@pytest.mark.parametrize("number, workers, every", [(signal.SIGKILL, "0", "1"), (signal.SIGTERM, "2", "0")])
+def test_a_killed_run_resumes_to_the_same_weights(whole, demo_root, tmp_path, number, workers, every):
+    """Signals go to the group, as from a terminal or a cluster's queue: the workers get them too."""
+    keys = {"TRAIN__CHECKPOINT_EVERY": every, "DATA__WORKERS": workers}
+    arguments = ["--config", CONFIG, *tiny(demo_root, tmp_path / "run", **keys)]
+    process = subprocess.Popen(
+        command("train", *arguments),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
         if (tmp_path / "run/log.txt").exists() and "epoch 1/3" in (tmp_path / "run/log.txt").read_text():
             break
-    process.send_signal(number)
-    process.wait(60)
+    os.killpg(process.pid, number)
+    said = process.communicate(timeout=120)[1]
     state = torch.load(tmp_path / "run/last.pt", weights_only=True)["training"]
     assert state["epoch"] < 3, "the run ended before it was killed"
-    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    assert process.returncode == (130 if number == signal.SIGTERM else -number)
+    assert "Traceback" not in said and (number == signal.SIGKILL or said.count("stopp") == 2)
 
-    resumed = train(demo_root, tmp_path / "run", "--resume", TRAIN__CHECKPOINT_EVERY="1")
+    resumed = train(demo_root, tmp_path / "run", "--resume", TRAIN__CHECKPOINT_EVERY=every)
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed at epoch" in resumed.stdout
     mine, theirs = last_weights(tmp_path / "run"), last_weights(whole[0])
