@@ -13,8 +13,8 @@ ITERATIONS = 50
 def normalized_mutual_information(features: Array, labels: Array, seed: int = 0) -> float:
     """NMI, in [0, 1], of the classes and a k-means clustering with as many clusters, with arithmetic normalisation.
 
-    K-means runs on the L2-normalised features, all of them, by faiss, on a GPU where it finds one (scikit-learn where faiss is not
-    installed). Several processes call it with the same features; the first one clusters.
+    K-means runs on the L2-normalised features, all of them, by faiss, on a GPU where it finds one (scikit-learn where
+    faiss is not installed). Several processes call it with the same features; the first one clusters.
 
     Args:
         features: (N, D). labels: (N,) integers. seed: of the clusters' first centres.
