@@ -46,7 +46,6 @@ def k_means(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
         rows.shape[1],
         clusters,
         niter=ITERATIONS,
-        gpu=faiss.get_num_gpus() > 0,
         seed=seed,
         max_points_per_centroid=len(rows),
         min_points_per_centroid=1,
