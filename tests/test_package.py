@@ -23,6 +23,8 @@ def test_the_floors_that_are_tried_are_those_that_are_asked_for():
     tried = dict(
         line.split("==") for line in (REPOSITORY / "tests/floors.txt").read_text().splitlines() if line[:1] not in "#"
     )
+    installation = (REPOSITORY / "README.md").read_text().split("## Installation")[1].split("##")[0]
+    assert all(name in installation for name in asked.keys() - {"faiss-gpu", "numpy"})  # those that others bring
     apart = {"torch", "torchvision", "faiss-gpu", "faiss-cpu"}
     assert asked.keys() - apart == tried.keys()
     for name, version in tried.items():
