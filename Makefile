@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test test-floors types clean
 
 .venv/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -22,5 +22,15 @@ test: .venv/installed  ## the whole suite, and the style check
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
+types: .venv/installed  ## the public names as a strict type checker sees them
+	$(BIN)/python -m mypy --strict --follow-imports=silent --cache-dir .mypy_cache tests/user_script.py
+
+# the fast tests on the lowest versions that setup.cfg allows, torch apart, which is 3 GB of downloads: they go into a folder
+# before the newest ones, with the torch that is there
+test-floors: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .floors -r tests/floors.txt
+	PYTHONPATH=.floors $(BIN)/python -c 'import cv2, numpy; print("on numpy", numpy.__version__, "and OpenCV", cv2.__version__)'
+	PYTHONPATH=.floors $(BIN)/python -m pytest tests/data tests/model tests/evaluation tests/training tests/report tests/test_image.py
+
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .floors .mypy_cache build *.egg-info

@@ -1,6 +1,7 @@
 """`reid-kit COMMAND`: the same commands as `python tools/COMMAND.py`."""
 
 import argparse
+import ast
 import importlib
 import io
 import os
@@ -11,7 +12,9 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+import reid_kit
 from reid_kit.errors import InputError, printable, shortened
 
 COMMANDS = {
@@ -32,15 +35,16 @@ LOST = r"connection (closed|reset|refused|was closed)|broken pipe|timed out|sock
 def run(command: str, arguments: Sequence[str] | None = None, program: str | None = None) -> int:
     """Runs a command; bad input prints one message and gives exit status 2, Ctrl-C and SIGTERM give 130."""
     with answering(leave):  # libraries that are stopped in their import do not always let the interrupt through
-        module = importlib.import_module(f"reid_kit.cli.{command}")
+        description, add_arguments = arguments_of(command)
         parser = argparse.ArgumentParser(
-            prog=program, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+            prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        module.add_arguments(parser)
-        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # without a line of this toolkit's code
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what no terminal can print
+        add_arguments(parser)
         parsed = parser.parse_intermixed_args(arguments)  # KEY VALUE pairs may stand before and after flags
+        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"  # without a line of this toolkit's code
+        module = importlib.import_module(f"reid_kit.cli.{command}")
     try:
         with answering(interrupt):
             check_arguments(parsed)
@@ -84,6 +88,28 @@ def explain(error: Exception) -> str:
     return printable(str(error))
 
 
+def arguments_of(command: str) -> tuple[str, Callable[[argparse.ArgumentParser], None]]:
+    """The docstring and `add_arguments` of a command's module. Of the module no more is run than what the names in that
+    function stand for: `--help` and a mistyped option are answered without the seconds that importing torch takes."""
+    source = Path(__file__).with_name(f"{command}.py")
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    bound = {name: node for node in tree.body for name in names_of(node)}
+    used = {node.id for node in ast.walk(bound["add_arguments"]) if isinstance(node, ast.Name)}
+    needed = [node for node in tree.body if used & names_of(node)]
+    scope: dict = {}
+    exec(compile(ast.Module([*needed, bound["add_arguments"]], []), source, "exec"), scope)
+    return ast.get_docstring(tree), scope["add_arguments"]
+
+
+def names_of(node: ast.stmt) -> set[str]:
+    """What a statement of a module binds."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    if isinstance(node, ast.Assign):
+        return {name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return {node.name} if isinstance(node, ast.FunctionDef | ast.ClassDef) else set()
+
+
 def is_loss_of_a_process(error: RuntimeError) -> bool:
     """Whether torch.distributed raised it, which speaks C++ of its connections; the one cause has its own message."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -123,6 +149,7 @@ def main() -> None:
         epilog="reid-kit COMMAND --help tells a command's arguments",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=reid_kit.__version__)
     parser.add_argument("command", choices=[name.replace("_", "-") for name in COMMANDS], metavar="COMMAND")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...")
     parsed = parser.parse_args()

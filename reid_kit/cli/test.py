@@ -22,7 +22,6 @@ from reid_kit.data.records import Protocol
 from reid_kit.distributed import rank, start_processes
 from reid_kit.errors import InputError
 from reid_kit.evaluation import RetrievalResult
-from reid_kit.evaluation.expansion import POOLINGS
 from reid_kit.evaluation.feature_files import read_feature_file
 from reid_kit.inference.error_files import write_projector
 from reid_kit.inference.results import write_results
@@ -42,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--expand", type=int, default=0, metavar="K", help="average each query with its K nearest")
     parser.add_argument("--alpha", type=float, default=0.0, metavar="A", help="weigh them by similarity ** A")
     parser.add_argument(
-        "--multi-query", choices=sorted(POOLINGS), default="", help="pool a person's queries of a camera"
+        "--multi-query", choices=("max", "mean"), default="", help="pool a person's queries of a camera"
     )
     parser.add_argument("--features", action="append", default=[], metavar="FILE", help=".npz, .safetensors or .mat")
     parser.add_argument("--projector", action="store_true", help="features and thumbnails for TensorBoard's projector")

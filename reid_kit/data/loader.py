@@ -115,8 +115,9 @@ class Loader:
                 raise
             why = str(error.__cause__ or error).splitlines()[0].strip(" .")  # the cause knows the signal
             raise InputError(
-                f"the processes that read images (DATA.WORKERS {self.workers}) failed: {why}. A killed one mostly means "
-                f"that memory ran out, a timeout that a disk hangs or {SHARED_MEMORY} is full. Lower DATA.WORKERS (0 reads in the main process); a training run goes on with --resume"
+                f"the processes that read images (DATA.WORKERS {self.workers}) failed: {why}. A killed one mostly "
+                f"means that memory ran out, a timeout that a disk hangs or {SHARED_MEMORY} is full. Lower "
+                f"DATA.WORKERS (0 reads in the main process); a training run goes on with --resume"
             ) from error
 
     def _check_shared_memory(self) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.metrics import normalized_mutual_info_score
 
+from reid_kit.distributed import from_first, rank
 from reid_kit.errors import InputError
 from reid_kit.evaluation.features import Array, as_tensor, integer_labels
 
@@ -12,7 +13,8 @@ ITERATIONS = 50
 def normalized_mutual_information(features: Array, labels: Array, seed: int = 0) -> float:
     """NMI, in [0, 1], of the classes and a k-means clustering with as many clusters, with arithmetic normalisation.
 
-    K-means runs on the L2-normalised features, all of them, by faiss (scikit-learn where faiss is not installed).
+    K-means runs on the L2-normalised features, all of them, by faiss, on a GPU where it finds one (scikit-learn where
+    faiss is not installed). Several processes call it with the same features; the first one clusters.
 
     Args:
         features: (N, D). labels: (N,) integers. seed: of the clusters' first centres.
@@ -24,8 +26,11 @@ def normalized_mutual_information(features: Array, labels: Array, seed: int = 0)
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     if not np.isfinite(norms).all():
         raise InputError(f"{int((~np.isfinite(norms)).sum())} features hold NaN or infinity; NMI needs finite ones")
-    found = k_means(features / np.maximum(norms, 1e-12), len(np.unique(labels)), seed)
-    return float(normalized_mutual_info_score(labels, found, average_method="arithmetic"))
+    value = None
+    if rank() == 0:
+        found = k_means(features / np.maximum(norms, 1e-12), len(np.unique(labels)), seed)
+        value = float(normalized_mutual_info_score(labels, found, average_method="arithmetic"))
+    return from_first(value)
 
 
 def k_means(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:

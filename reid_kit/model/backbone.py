@@ -1,10 +1,15 @@
 """Any timm backbone as a function from images to feature maps."""
 
 import difflib
+import socket
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import timm
 import torch
+from huggingface_hub import constants as hub
 from timm.layers import BlurPool2d
 from torch import Tensor, nn
 
@@ -13,6 +18,7 @@ from reid_kit.model.bn_inception import BNInception
 from reid_kit.model.weights import auxiliary, load_weights
 
 OWN_NETWORKS = {"bn_inception": BNInception}  # what timm does not have
+HUB_PATIENCE = 5  # seconds
 LEVELS = {"low": -3, "middle": -2, "high": -1}  # name -> stage, counted from the last
 
 
@@ -99,15 +105,34 @@ def create(name: str, pretrained: bool, levels: Sequence[str], height: int, widt
         return OWN_NETWORKS[name](levels, height, width)
     size = {"img_size": (height, width)} if published.fixed_input_size else {}
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **size)
+        with offline_unless_reachable() if pretrained else nullcontext():
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **size)
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise InputError(f"MODEL.BACKBONE {name} cannot be built: {error}") from error
+        page = published.hf_hub_id or published.url
         raise InputError(
             f"the ImageNet weights of {name} cannot be downloaded ({type(error).__name__}: is there a network?). Give "
             f"a local file, MODEL.WEIGHTS path/to/{name}.safetensors, fetched on another machine from the model hub "
-            f"page timm/{name}, or train from random weights with MODEL.WEIGHTS none"
+            f"page {page}, or train from random weights with MODEL.WEIGHTS none"
         ) from error
+
+
+@contextmanager
+def offline_unless_reachable() -> Iterator[None]:
+    """Where the model hub does not answer, only what was downloaded before is looked for: the hub's client would try
+    again and again for most of a minute. A proxy is left to the client."""
+    before = hub.HF_HUB_OFFLINE
+    host = urlsplit(hub.ENDPOINT)
+    try:
+        if not before and "https" not in getproxies():
+            socket.create_connection((host.hostname, host.port or 443), timeout=HUB_PATIENCE).close()
+    except OSError:
+        hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
 
 
 def nearest_backbone(name: str) -> InputError:

@@ -1,6 +1,8 @@
 """The smaller commands, and that both ways to call them are the same."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -9,11 +11,12 @@ import torch
 
 from reid_kit import evaluate_retrieval, load_model
 from reid_kit.build import build_loader, label_map
-from reid_kit.cli import compare
+from reid_kit.cli import compare, make_demo
 from reid_kit.cli.main import COMMANDS, run
 from reid_kit.config import config_from_text
 from reid_kit.data.readers import load_dataset
 from tests.end_to_end.commands import REPOSITORY, tiny
+from tests.end_to_end.commands import command as command_line
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -23,6 +26,55 @@ def test_every_command_has_a_tool_and_a_help(command, capsys):
         run(command, ["--help"])
     assert end.value.code == 0
     assert "usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_help_or_a_mistyped_option_waits_for_no_library(command):
+    """Importing torch alone takes seconds."""
+    check = f"""
+import sys
+from reid_kit.cli.main import run
+for arguments in (["--help"], ["--confg", "x"]):
+    try:
+        run({command!r}, arguments)
+    except SystemExit:
+        pass
+heavy = {{"torch", "timm", "albumentations", "cv2", "sklearn", "matplotlib"}} & set(sys.modules)
+sys.exit(str(heavy) if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout and "unrecognized" in done.stderr or "required" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["[gloo/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:5", "NCCL error"])
+def test_a_lost_process_is_one_line(monkeypatch, capsys, text):
+    def main(arguments):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(make_demo, "main", main)
+    with pytest.raises(RuntimeError):
+        run("make_demo", [])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run("make_demo", []) == 2
+    assert capsys.readouterr().err == "error: another process ended; its error stands above\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_any_command(monkeypatch, capsys, number):
+    monkeypatch.setattr(make_demo, "main", lambda arguments: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    assert run("make_demo", []) == 130
+    assert capsys.readouterr().err == "stopped\n" and signal.getsignal(number) == before
+
+
+def test_a_signal_while_libraries_are_imported(tmp_path):
+    (tmp_path / "torch.py").write_text("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        command_line("train", "--config", "x"), capture_output=True, text=True, env={"PYTHONPATH": path}
+    )
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
 
 
 def test_the_console_script_lists_them():

@@ -3,8 +3,10 @@ from math import log
 
 import numpy as np
 import pytest
+import torch
 
 from reid_kit.errors import InputError
+from reid_kit.evaluation import clustering
 from reid_kit.evaluation.clustering import k_means, normalized_mutual_information
 
 
@@ -63,6 +65,36 @@ def test_every_row_moves_its_centre(monkeypatch):
     for cluster in (0, 1):
         mean = sum(row.astype(float) for row, of in zip(rows, found) if of == cluster) / (found == cluster).sum()
         np.testing.assert_allclose(made[0].centroids[cluster], mean, atol=1e-3)
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_a_gpu_is_used_where_faiss_finds_one(monkeypatch, gpus):
+    faiss = pytest.importorskip("faiss")
+    asked = []
+
+    class Recorded(faiss.Kmeans):
+        def __init__(self, *parameters, gpu, **options):
+            super().__init__(*parameters, **options)
+            asked.append(gpu)
+
+    monkeypatch.setattr(faiss, "Kmeans", Recorded)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: gpus)
+    k_means(np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32), 2, 0)
+    assert asked == [gpus > 0]
+
+
+def test_tensors_with_a_gradient_are_taken():
+    features, labels = clusters(0.8)
+    leaf = torch.tensor(features, requires_grad=True)
+    assert normalized_mutual_information(leaf, labels) == normalized_mutual_information(features, labels)
+
+
+def test_one_process_of_several_clusters(monkeypatch):
+    told = []
+    monkeypatch.setattr(clustering, "rank", lambda: 1)
+    monkeypatch.setattr(clustering, "k_means", None)
+    monkeypatch.setattr(clustering, "from_first", lambda value: told.append(value) or 0.25)
+    assert normalized_mutual_information(*clusters(0.8)) == 0.25 and told == [None]
 
 
 def test_the_seed_decides():

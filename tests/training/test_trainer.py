@@ -181,6 +181,29 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path):
     assert trainer.iteration == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_signal_in_a_test_ends_it_and_the_resumed_run_tests_anew(tmp_path, number, which):
+    whole = toy_trainer(tmp_path / "whole")
+    whole.fit()
+    calls = []
+
+    def test(model):
+        calls.append(model)
+        if len(calls) == which:
+            os.kill(os.getpid(), number)
+            pytest.fail("the test went on")
+        return {"mAP": 0.5}
+
+    with pytest.raises(KeyboardInterrupt):
+        toy_trainer(tmp_path / "broken", test=test).fit()
+    resumed = toy_trainer(tmp_path / "broken", resume=True)
+    resumed.load_state_dict(torch.load(tmp_path / "broken/last.pt", weights_only=True)["training"])
+    assert resumed.iteration == 6 * which
+    resumed.fit()
+    assert same(weights(resumed), weights(whole)) and resumed.run.records() == whole.run.records()
+
+
 def test_the_first_signal_is_answered_at_once(tmp_path, capfd):
     with pytest.raises(KeyboardInterrupt):
         toy_trainer(tmp_path, loss=Interrupt(2)).fit()

@@ -1,10 +1,19 @@
 """Brushes of the demo renderer. Pictures are drawn SCALE times too large in BGR float and shrunk at the end."""
 
+import sys
+from collections.abc import Iterable
+
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 SCALE = 4
 Color = tuple[float, float, float]
+
+
+def bar(numbers: Iterable[int], title: str) -> Iterable[int]:
+    """`numbers`, with a sign of life on a terminal: drawing takes half a minute."""
+    return tqdm(numbers, desc=title, leave=False, disable=not sys.stderr.isatty())
 
 
 def points(*xy: tuple[float, float]) -> np.ndarray:

@@ -10,6 +10,7 @@ from reid_kit.data.demo.cameras import CAMERAS, expose
 from reid_kit.data.demo.drawing import (
     SCALE,
     Color,
+    bar,
     ellipse,
     finish,
     jitter,
@@ -175,7 +176,7 @@ def write_garments(root: Path, seed: int, train: int, test: int) -> None:
 
 def write_in_shop(folder: Path, random: np.random.Generator, train: int, test: int) -> None:
     partition, boxes = [], []
-    for number in range(1, train + test + 1):
+    for number in bar(range(1, train + test + 1), "garments in shops"):
         item, name = draw_item(random), f"id_{number:08d}"
         for view in range(6):
             file = f"img/{item.kind}/{name}/{view + 1:02d}_1_front.jpg"
@@ -190,7 +191,7 @@ def write_in_shop(folder: Path, random: np.random.Generator, train: int, test: i
 
 def write_consumer_to_shop(folder: Path, random: np.random.Generator, train: int, test: int) -> None:
     pairs, boxes = [], []
-    for number in range(1, train + test + 1):
+    for number in bar(range(1, train + test + 1), "garments in streets"):
         item, name = draw_item(random), f"id_{number:08d}"
         files: dict[str, list[str]] = {"comsumer": [], "shop": []}  # the spelling of the real file names
         for domain, count in (("comsumer", random.integers(3, 5)), ("shop", random.integers(2, 4))):

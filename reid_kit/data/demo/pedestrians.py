@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from reid_kit.data.demo.cameras import CAMERAS, Camera, expose
-from reid_kit.data.demo.drawing import SCALE, finish, limb
+from reid_kit.data.demo.drawing import SCALE, bar, finish, limb
 from reid_kit.data.demo.people import Person, draw_person, paint_person, random_view
 
 HEIGHT, WIDTH = 128, 64
@@ -87,7 +87,7 @@ def write_people(folder: Path, seed: int, train: int, test: int, distractors: in
 
     for split in ("bounding_box_train", "query", "bounding_box_test"):
         (folder / split).mkdir(parents=True)
-    for identity in range(1, train + test + 1):
+    for identity in bar(range(1, train + test + 1), "people"):
         person = draw_person(random)
         for camera in random.choice(list(CAMERAS), random.integers(3, 5), replace=False).tolist():
             images = int(random.integers(*VIEWS_OF_A_CAMERA, endpoint=True))

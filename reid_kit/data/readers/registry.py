@@ -111,6 +111,7 @@ def find_folder(reader: Reader, root: Path) -> Path:
     named = [root / folder for folder in reader.folders]
     if not named and root.is_dir():  # your own images have any name
         named = sorted(path for path in root.iterdir() if path.is_dir())
+    named += [folder / folder.name for folder in (root, *named)]  # an archive unpacked into a folder of its own name
     found = [path for path in (root, *named) if any((path / marker).exists() for marker in reader.markers)]
     if len(found) > 1 and not reader.folders and found[0] != root:
         raise InputError(f"{root} holds several datasets for {reader.name}: {', '.join(map(str, found))}; give one")

@@ -126,3 +126,12 @@ def test_identities_of_twenty_digits(tmp_path):
 def test_options_of_another_type(tmp_path, options):
     with pytest.raises(InputError, match="option boxes of dataset 'cuhk03_np' must be str"):
         load_dataset("cuhk03_np", tmp_path, **options)
+
+
+def test_an_archive_unpacked_into_a_folder_of_its_own_name(tmp_path):
+    """datasets/Market-1501-v15.09.15/Market-1501-v15.09.15/, as `unzip -d` and most desktops leave it."""
+    inner = trees.market(tmp_path / "Market-1501-v15.09.15")
+    if inner.name != "Market-1501-v15.09.15":
+        inner = inner.rename(inner.with_name("Market-1501-v15.09.15"))
+    for root in (tmp_path, tmp_path / "Market-1501-v15.09.15"):
+        assert load_dataset("market1501", root).train[0].path.parent.parent == inner
