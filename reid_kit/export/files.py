@@ -95,6 +95,7 @@ def reader_facts(description: Mapping) -> dict:
         "half": export["half"],
         "metric": export["metric"],
         "thresholds": description["thresholds"],
+        "thresholds_on": "1 - a @ b of two rows",
         "fingerprint": description["fingerprint"],
         "dataset": description.get("dataset", ""),
         "metrics": description.get("metrics", {}),

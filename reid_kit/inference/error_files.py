@@ -31,6 +31,8 @@ def write_query_table(path: Path, tested: Tested) -> None:
     import pyarrow
     import pyarrow.parquet
 
+    if not tested.query.records:  # features of a file: there are no images
+        return
     records, gallery = tested.query.records, tested.gallery.records
     nearest, distances = nearest_wrong(tested)
     counted = tested.result.first_match_rank > 0

@@ -18,6 +18,7 @@ from reid_kit.model.neck import build_neck
 from reid_kit.model.pooling import build_pooling
 from reid_kit.model.pretrained import save_pretrained
 from reid_kit.model.weights import load_heads
+from reid_kit.operating_point import OperatingPoint
 from reid_kit.precision import without_autocast
 
 
@@ -61,6 +62,9 @@ class Embedder(nn.Module):
 
     With `levels` every level has a head, and the features are the levels' side by side, `level_sizes` wide; out of
     training each level is L2-normalised first (ranked list loss, section 3.4).
+
+    thresholds: on the cosine distance of `embed`'s features, 1 - a @ b, as the run measured them that the weights come
+    from; see `OperatingPoint`. Empty where none are known.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Embedder(nn.Module):
         self.level_sizes = [head.width for head in self.heads]
         self.height, self.width, self.enlarge = height, width, enlarge
         self.facts: dict = {}  # what a checkpoint tells of the model's training
+        self.thresholds: list[OperatingPoint] = []
         mean, std = mean or self.backbone.mean, std or self.backbone.std
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)

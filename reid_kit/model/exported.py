@@ -112,7 +112,7 @@ class OnnxEmbedder(Embedder):
         nn.Module.__init__(self)  # there are no layers to build
         proto, self.arguments = content["onnx"], content["embedder"]
         self.height, self.width, self.enlarge = (self.arguments[name] for name in ("height", "width", "enlarge"))
-        self.level_sizes, self.fingerprint = [content["embedding_size"]], content["fingerprint"]
+        self.level_sizes, self.fingerprint = content["level_sizes"], content["fingerprint"]
         self.normalized = content["export"]["input"] == "normalized"
         self.before_norm = content["export"]["before_norm"]
         for name, value in zip(("mean", "std"), imagenet_mean_std()):

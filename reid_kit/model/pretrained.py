@@ -14,7 +14,7 @@ from reid_kit.errors import InputError
 from reid_kit.files import write_atomically
 from reid_kit.model.card import card
 from reid_kit.model.fingerprint import fingerprint
-from reid_kit.model.weights import read_tensors
+from reid_kit.model.weights import check_finite, read_tensors
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "weights.safetensors", "README.md"
@@ -35,6 +35,7 @@ def describe(model: nn.Module, keep_data_root: bool = False) -> dict:
         "format": FORMAT,
         "model_name": model.arguments["backbone"],
         "embedding_size": model.embedding_size,
+        "level_sizes": list(model.level_sizes),
         "fingerprint": fingerprint(model),
         "embedder": model.arguments,
         **facts,
@@ -56,7 +57,12 @@ def is_path(value: object) -> bool:
 
 def content_of(description: Mapping) -> dict:
     """What `describe` gave, as the content of a checkpoint that has no weights."""
-    return {"labels": {}, "training": None, **description, "config": yaml.safe_dump(description.get("config") or {})}
+    points = [
+        {name: tuple(value) if isinstance(value, list) else value for name, value in point.items()}
+        for point in description.get("thresholds", ())
+    ]
+    config = yaml.safe_dump(description.get("config") or {})
+    return {"labels": {}, "training": None, **description, "thresholds": points, "config": config}
 
 
 def save_pretrained(model: nn.Module, folder: str | Path) -> None:
@@ -110,7 +116,9 @@ def read_folder(folder: str | Path) -> dict:
         )
     content = content_of(description)
     content["embedder"] = {**content["embedder"], "weights": "none"}  # nothing but the folder is read
-    return {**content, "state": read_tensors(folder / WEIGHTS, f"weights {folder / WEIGHTS}")}
+    state = read_tensors(folder / WEIGHTS, f"weights {folder / WEIGHTS}")
+    check_finite(state, f"weights {folder / WEIGHTS}")
+    return {**content, "state": state}
 
 
 def from_hub(address: str) -> Path:
