@@ -25,7 +25,7 @@ def export_onnx(
     """Writes a model as FILE.onnx once it has been proven, and beside it FILE.onnx.json and a side-car of its readers.
 
     Args:
-        inputs, half: see `to_onnx`. metric: that rankings and thresholds of the model are in.
+        inputs, half: see `to_onnx`. metric: that the model's rankings are measured by.
 
     Returns:
         The files, and what the proof found.
@@ -61,11 +61,10 @@ def export_onnx(
     entry.key, entry.value = KEY, json.dumps(description)
 
     output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, proto.SerializeToString())  # the largest first: where the disk is full, nothing is left
     write_atomically(for_all, as_json(reader_facts(description)))
-    write_atomically(
-        for_one, deepstream(description, output.name) if inputs == "pixels" else as_json(boxmot(description))
-    )
-    write_atomically(output, proto.SerializeToString())
+    text = deepstream(description, output.name) if inputs == "pixels" else as_json(boxmot(description))
+    write_atomically(for_one, text)
     return [output, for_all, for_one], parities
 
 
