@@ -11,7 +11,7 @@ from reid_kit.export.graph import INPUTS, before_norm, to_onnx
 from reid_kit.export.proof import Parity, prove
 from reid_kit.files import write_atomically
 from reid_kit.model.embedder import Embedder
-from reid_kit.model.exported import IMAGENET, KEY, weights_hash
+from reid_kit.model.exported import IMAGENET, note
 from reid_kit.model.pretrained import describe
 
 DEEPSTREAM_NOTE = """# The ReID block of a tracker's configuration (Gst-nvtracker: NvDCF, NvDeepSORT). Mean, deviation
@@ -49,16 +49,9 @@ def export_onnx(
 
     proto = to_onnx(model, inputs, half)
     parities = prove(proto, model, inputs, half)
-    export = {
-        "input": inputs,
-        "half": half,
-        "metric": metric,
-        "before_norm": before_norm(proto),
-        "sha256": weights_hash(proto),
-    }
+    export = {"input": inputs, "half": half, "metric": metric, "before_norm": before_norm(proto)}
     description = {**describe(model, keep_data_root=True), "export": export}
-    entry = proto.metadata_props.add()
-    entry.key, entry.value = KEY, json.dumps(description)
+    note(proto, description)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, proto.SerializeToString())  # the largest first: where the disk is full, nothing is left

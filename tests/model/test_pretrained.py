@@ -139,6 +139,8 @@ def damage(folder, what):
     elif what == "other size":
         config["embedder"]["embedding_size"] = 7
         (folder / "config.json").write_text(json.dumps(config))
+    elif what == "other thresholds":
+        (folder / "config.json").write_text(json.dumps({**config, "thresholds": 3}))
     elif what == "other mean":
         config["embedder"]["mean"] = [0.5, 0.5, 0.5]
         (folder / "config.json").write_text(json.dumps(config))
@@ -149,12 +151,13 @@ def damage(folder, what):
     {
         "no config": "no config.json",
         "no weights": "no weights.safetensors",
-        "cut config": "is no JSON",
-        "other json": "does not describe",
+        "cut config": "config.json cannot be read",
+        "other json": "config.json cannot be read",
         "later": "update reid_kit",
         "cut weights": "cannot be read",
         "flipped": "damaged",
         "other size": "another architecture|embedding_size|missing",
+        "other thresholds": "config.json cannot be read",
         "other mean": "changed since",
     }.items(),
     ids=lambda value: value if " " not in value else None,
