@@ -11,7 +11,7 @@ from reid_kit.export.graph import INPUTS, before_norm, to_onnx
 from reid_kit.export.proof import Parity, prove
 from reid_kit.files import write_atomically
 from reid_kit.model.embedder import Embedder
-from reid_kit.model.exported import IMAGENET, KEY, weights_hash
+from reid_kit.model.exported import IMAGENET, note
 from reid_kit.model.pretrained import describe
 
 DEEPSTREAM_NOTE = """# The ReID block of a tracker's configuration (Gst-nvtracker: NvDCF, NvDeepSORT). Mean, deviation
@@ -25,7 +25,7 @@ def export_onnx(
     """Writes a model as FILE.onnx once it has been proven, and beside it FILE.onnx.json and a side-car of its readers.
 
     Args:
-        inputs, half: see `to_onnx`. metric: that rankings and thresholds of the model are in.
+        inputs, half: see `to_onnx`. metric: that the model's rankings are measured by.
 
     Returns:
         The files, and what the proof found.
@@ -49,23 +49,15 @@ def export_onnx(
 
     proto = to_onnx(model, inputs, half)
     parities = prove(proto, model, inputs, half)
-    export = {
-        "input": inputs,
-        "half": half,
-        "metric": metric,
-        "before_norm": before_norm(proto),
-        "sha256": weights_hash(proto),
-    }
+    export = {"input": inputs, "half": half, "metric": metric, "before_norm": before_norm(proto)}
     description = {**describe(model, keep_data_root=True), "export": export}
-    entry = proto.metadata_props.add()
-    entry.key, entry.value = KEY, json.dumps(description)
+    note(proto, description)
 
     output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, proto.SerializeToString())  # the largest first: where the disk is full, nothing is left
     write_atomically(for_all, as_json(reader_facts(description)))
-    write_atomically(
-        for_one, deepstream(description, output.name) if inputs == "pixels" else as_json(boxmot(description))
-    )
-    write_atomically(output, proto.SerializeToString())
+    text = deepstream(description, output.name) if inputs == "pixels" else as_json(boxmot(description))
+    write_atomically(for_one, text)
     return [output, for_all, for_one], parities
 
 
@@ -95,6 +87,7 @@ def reader_facts(description: Mapping) -> dict:
         "half": export["half"],
         "metric": export["metric"],
         "thresholds": description["thresholds"],
+        "thresholds_on": "1 - a @ b of two rows",
         "fingerprint": description["fingerprint"],
         "dataset": description.get("dataset", ""),
         "metrics": description.get("metrics", {}),

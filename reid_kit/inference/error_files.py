@@ -31,6 +31,8 @@ def write_query_table(path: Path, tested: Tested) -> None:
     import pyarrow
     import pyarrow.parquet
 
+    if not tested.query.records:  # features of a file: there are no images
+        return
     records, gallery = tested.query.records, tested.gallery.records
     nearest, distances = nearest_wrong(tested)
     counted = tested.result.first_match_rank > 0
@@ -73,7 +75,7 @@ def nearest_wrong(tested: Tested) -> tuple[np.ndarray, np.ndarray]:
     junk = torch.as_tensor(np.flatnonzero(gallery_ids == JUNK), device=distances.device)
     positions, values = [], []
     size = max(BLOCK_MEMORY // (4 * len(gallery_ids)), 1)
-    with exact_products() as threads:
+    with exact_products(distances.device) as threads:
         for first, last in blocks(slice(0, len(query_ids)), size):
             order = distances.order(first, last, slice(0, len(gallery_ids)), threads)
             order[torch.as_tensor(query_ids[first:last, None] == gallery_ids, device=order.device)] = torch.inf

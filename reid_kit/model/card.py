@@ -45,6 +45,8 @@ under `config` in `config.json`.
 
 ## Thresholds
 
+On the distance 1 - a @ b of two rows of `embed`:
+
 {thresholds}
 
 ## Intended use and limits
@@ -80,6 +82,7 @@ def card(description: Mapping) -> str:
 def measured(description: Mapping) -> str:
     metrics, protocol = description.get("metrics") or {}, description.get("protocol")
     lines = [f"- {name}: {100 * value:.1f} %" for name, value in metrics.items()]
+    lines += [f"\nWeights: {description['chosen']}"] if description.get("chosen") else []
     lines += [f"\nProtocol: {protocol}"] if protocol else []
     return "\n".join(lines) or "The checkpoint tells of no test."
 

@@ -16,10 +16,17 @@ from reid_kit.model.exported import OnnxEmbedder, read_onnx
 from reid_kit.model.fingerprint import fingerprint
 from reid_kit.model.pretrained import HUB, from_hub, read_folder
 from reid_kit.model.weights import check_finite, read_tensors
+from reid_kit.operating_point import OperatingPoint
 from reid_kit.reading import PARSER_ERRORS, is_file
 
 FORMAT = 1
-FACTS = ("config", "dataset", "metrics", "protocol")  # of a checkpoint that go with the model wherever it goes
+FACTS = (
+    "config",
+    "dataset",
+    "metrics",
+    "chosen",
+    "protocol",
+)  # of a checkpoint that go with the model wherever it goes
 CONTENT = {  # what a checkpoint holds, and of which kind
     "embedder": (dict,),
     "state": (dict,),
@@ -156,4 +163,8 @@ def load_model(checkpoint_path: str | Path, device: str | torch.device | None = 
         if content.get("fingerprint") not in (None, fingerprint(model)):
             raise InputError(f"{checkpoint_path} was changed since it was written, or damaged; fetch it again")
     model.facts = {name: content[name] for name in FACTS if name in content}
+    try:
+        model.thresholds = [OperatingPoint(**point) for point in content.get("thresholds", ())]
+    except TypeError as error:
+        raise InputError(f"{checkpoint_path}: its thresholds cannot be read: {error}") from error
     return model.eval().to(device)

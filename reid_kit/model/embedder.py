@@ -19,6 +19,7 @@ from reid_kit.model.neck import build_neck
 from reid_kit.model.pooling import build_pooling
 from reid_kit.model.pretrained import save_pretrained
 from reid_kit.model.weights import load_heads
+from reid_kit.operating_point import OperatingPoint
 from reid_kit.precision import without_autocast
 
 
@@ -62,6 +63,9 @@ class Embedder(nn.Module):
 
     With `levels` every level has a head, and the features are the levels' side by side, `level_sizes` wide; out of
     training each level is L2-normalised first (ranked list loss, section 3.4).
+
+    thresholds: on the cosine distance of `embed`'s features, 1 - a @ b, as the run measured them that the weights come
+    from; see `OperatingPoint`. Empty where none are known.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Embedder(nn.Module):
         self.level_sizes = [head.width for head in self.heads]
         self.height, self.width, self.enlarge = height, width, enlarge
         self.facts: dict = {}  # what a checkpoint tells of the model's training
+        self.thresholds: list[OperatingPoint] = []
         mean, std = mean or self.backbone.mean, std or self.backbone.std
         if not (len(mean) == len(std) == 3 and all(map(math.isfinite, mean)) and all(0 < s < math.inf for s in std)):
             raise InputError(f"mean and std are three numbers each, and std above 0; got {mean} and {std}")

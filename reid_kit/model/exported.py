@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from reid_kit.errors import InputError
 from reid_kit.model.embedder import Embedder
 from reid_kit.model.pretrained import content_of
+from reid_kit.reading import is_file, parsing
 
-KEY = "reid_kit"  # of the description among the file's metadata
+KEY, HASH = "reid_kit", "reid_kit_sha256"  # of the description among the file's metadata, and of its check sum
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation, RGB: what others normalise by
 EXTRA = "pip install 'reid_kit[export]'"
 
@@ -29,27 +30,32 @@ def read_onnx(path: str | Path) -> dict:
     except ImportError as error:
         raise InputError(f"{path} needs onnx and onnxruntime: {EXTRA}") from error
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"no exported model {path}; `reid-kit export` writes one")
-    try:
+    with parsing(str(path), "a whole ONNX file", DecodeError):
         proto = onnx.load_model_from_string(path.read_bytes())
-        description = {entry.key: entry.value for entry in proto.metadata_props}.get(KEY)
-    except DecodeError as error:
-        raise InputError(f"{path} ({path.stat().st_size} bytes) is truncated, or no ONNX file") from error
-    if description is None:
+    notes = {entry.key: entry.value for entry in proto.metadata_props}
+    if KEY not in notes:
         raise InputError(
             f"{path} was not written by `reid-kit export`: it does not say which pixels it takes, nor in which order. "
             f"Export the checkpoint; or evaluate the features it gives with `reid-kit test --features FILE`"
         )
-    content = content_of(json.loads(description))
-    if content["export"]["sha256"] != weights_hash(proto):
-        raise InputError(f"{path} is damaged, or its weights were changed since `reid-kit export` wrote it")
-    return {**content, "onnx": proto}
+    if notes.get(HASH) != content_hash(proto, notes[KEY]):
+        raise InputError(f"{path} is damaged, or was changed since `reid-kit export` wrote it")
+    return {**content_of(json.loads(notes[KEY])), "onnx": proto}
 
 
-def weights_hash(proto) -> str:
-    """SHA-256 over the names and bytes of an ONNX graph's constants."""
-    found = hashlib.sha256()
+def note(proto, description: Mapping) -> None:
+    """Writes into a graph what `read_onnx` gives back."""
+    text = json.dumps(description)
+    for key, value in ((KEY, text), (HASH, content_hash(proto, text))):
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
+
+
+def content_hash(proto, text: str) -> str:
+    """SHA-256 over a description and the names and bytes of a graph's constants."""
+    found = hashlib.sha256(text.encode())
     for constant in proto.graph.initializer:
         found.update(constant.name.encode())
         found.update(constant.raw_data or constant.SerializeToString())
@@ -112,7 +118,7 @@ class OnnxEmbedder(Embedder):
         nn.Module.__init__(self)  # there are no layers to build
         proto, self.arguments = content["onnx"], content["embedder"]
         self.height, self.width, self.enlarge = (self.arguments[name] for name in ("height", "width", "enlarge"))
-        self.level_sizes, self.fingerprint = [content["embedding_size"]], content["fingerprint"]
+        self.level_sizes, self.fingerprint = content["level_sizes"], content["fingerprint"]
         self.normalized = content["export"]["input"] == "normalized"
         self.before_norm = content["export"]["before_norm"]
         for name, value in zip(("mean", "std"), imagenet_mean_std()):

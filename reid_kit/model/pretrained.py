@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import safetensors.torch
@@ -14,7 +14,8 @@ from reid_kit.errors import InputError
 from reid_kit.files import write_atomically
 from reid_kit.model.card import card
 from reid_kit.model.fingerprint import fingerprint
-from reid_kit.model.weights import read_tensors
+from reid_kit.model.weights import check_finite, read_tensors
+from reid_kit.reading import is_file, parsing
 
 FORMAT = 1
 CONFIG, WEIGHTS, CARD = "config.json", "weights.safetensors", "README.md"
@@ -28,17 +29,17 @@ def describe(model: nn.Module, keep_data_root: bool = False) -> dict:
     It is the content of a checkpoint without its tensors and labels; `config` is a tree here, and paths of the machine
     that trained the model are left out of it, or all but where the data lay.
     """
-    facts = dict(getattr(model, "facts", {}))
+    facts = dict(model.facts)
     config = yaml.safe_load(facts.pop("config", "")) or {}
-    points = [asdict(point) if is_dataclass(point) else point for point in getattr(model, "thresholds", ())]
     return {
         "format": FORMAT,
         "model_name": model.arguments["backbone"],
         "embedding_size": model.embedding_size,
+        "level_sizes": list(model.level_sizes),
         "fingerprint": fingerprint(model),
         "embedder": model.arguments,
         **facts,
-        "thresholds": points,
+        "thresholds": [asdict(point) for point in model.thresholds],
         "config": without_paths(config) | ({"DATA": config["DATA"]} if keep_data_root and "DATA" in config else {}),
     }
 
@@ -56,7 +57,12 @@ def is_path(value: object) -> bool:
 
 def content_of(description: Mapping) -> dict:
     """What `describe` gave, as the content of a checkpoint that has no weights."""
-    return {"labels": {}, "training": None, **description, "config": yaml.safe_dump(description.get("config") or {})}
+    points = [
+        {name: tuple(value) if isinstance(value, list) else value for name, value in point.items()}
+        for point in description.get("thresholds", ())
+    ]
+    config = yaml.safe_dump(description.get("config") or {})
+    return {"labels": {}, "training": None, **description, "thresholds": points, "config": config}
 
 
 def save_pretrained(model: nn.Module, folder: str | Path) -> None:
@@ -91,26 +97,21 @@ def read_folder(folder: str | Path) -> dict:
     """
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
+        if not is_file(folder / name):
             raise InputError(
                 f"{folder} is no model to load: it has no {name}, as model.save_pretrained writes it; of a run folder "
                 f"give best.pt"
             )
-    try:
-        description = json.loads((folder / CONFIG).read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{folder / CONFIG} is no JSON: {error}") from error
-    if not isinstance(description, dict) or not isinstance(description.get("embedder"), dict):
-        raise InputError(
-            f"{folder / CONFIG} does not describe a model of reid_kit: it has no `embedder` with arguments"
-        )
+    file = folder / CONFIG
+    with parsing(str(file), "what model.save_pretrained writes"):
+        description = json.loads(file.read_text())
+        content = content_of(description)
+        content["embedder"] = {**description["embedder"], "weights": "none"}  # nothing but the folder is read
     if description.get("format") != FORMAT:
-        raise InputError(
-            f"{folder / CONFIG} has format {description.get('format')}, this version reads {FORMAT}; update reid_kit"
-        )
-    content = content_of(description)
-    content["embedder"] = {**content["embedder"], "weights": "none"}  # nothing but the folder is read
-    return {**content, "state": read_tensors(folder / WEIGHTS, f"weights {folder / WEIGHTS}")}
+        raise InputError(f"{file} has format {description.get('format')}, this version reads {FORMAT}; update reid_kit")
+    state = read_tensors(folder / WEIGHTS, f"weights {folder / WEIGHTS}")
+    check_finite(state, f"weights {folder / WEIGHTS}")
+    return {**content, "state": state}
 
 
 def from_hub(address: str) -> Path:

@@ -20,12 +20,13 @@ from reid_kit.export.proof import compare, prove, random_pictures
 from reid_kit.model.checkpoint import save_checkpoint
 from reid_kit.model.embedder import Embedder
 from reid_kit.model.fingerprint import fingerprint
+from reid_kit.operating_point import OperatingPoint
 
 HEIGHT, WIDTH = 64, 32
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CONFIG = "DATA: {NAME: demo, ROOT: /data}\nTRAIN: {OUTPUT: /home/alice/runs}\nTEST: {METRIC: cosine}"
 
-POINT = {"threshold": 0.3, "false_match_rate": 0.01, "true_match_rate": 0.8}
+POINT = OperatingPoint(0.3, 0.8, 0.01, (0.009, 0.012), 9_000)
 
 
 def embedder(**options):
@@ -109,7 +110,7 @@ def test_the_side_cars(model, folder):
     assert (block["netScaleFactor"], block["offsets"], block["colorFormat"]) == (1, [0, 0, 0], 0)
     assert block["onnxFile"] == "pixels.onnx" and block["addFeatureNormalization"] == 0  # it is inside
     others = json.loads((folder / "normalized.onnx.json").read_text())
-    assert others["mean"] == list(IMAGENET_MEAN) and others["thresholds"] == [POINT]
+    assert others["mean"] == list(IMAGENET_MEAN) and others["thresholds"][0]["threshold"] == 0.3
     boxmot = json.loads((folder / "normalized.onnx.metadata.json").read_text())
     assert boxmot["model_name"] == "test_resnet" and boxmot["preprocess"] == "resize"
     assert boxmot["img_size"] == boxmot["model_kwargs"]["img_size"] == [HEIGHT, WIDTH]
@@ -126,6 +127,7 @@ def test_it_stands_in_for_the_checkpoint(model, folder, inputs):
         expected = model.embed(arrays, batch_size=2, flip=flip)
         torch.testing.assert_close(exported.embed(arrays, batch_size=2, flip=flip), expected, atol=1e-4, rtol=0)
     assert exported.embedding_size == 24 and (exported.height, exported.width) == (HEIGHT, WIDTH)
+    assert exported.thresholds == ([POINT] if inputs == "normalized" else [])
     assert fingerprint(exported) == fingerprint(model) and exported.facts["dataset"] == "demo"
     with pytest.raises(InputError, match="inference feature alone"):
         _ = exported(images).metric
@@ -240,9 +242,9 @@ def test_files_of_others_and_damaged_ones(folder, tmp_path):
     (tmp_path / "flipped.onnx").write_bytes(flipped)
     for name, words in (
         ("theirs", "was not written by `reid-kit export`"),
-        ("cut", "truncated|damaged|not written"),
-        ("text", "no ONNX file"),
-        ("empty", "not written|empty|no ONNX"),
+        ("cut", "cannot be read|damaged|not written"),
+        ("text", "a whole ONNX file"),
+        ("empty", "not written"),
         ("flipped", "damaged"),
         ("none", "no exported model"),
     ):

@@ -1,7 +1,6 @@
 """A folder to share: what it holds, what it does not, and what is refused."""
 
 import json
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from reid_kit.errors import InputError
 from reid_kit.model.checkpoint import load_checkpoint, save_checkpoint
 from reid_kit.model.embedder import Embedder
 from reid_kit.model.fingerprint import fingerprint
+from reid_kit.operating_point import OperatingPoint
 
 IMAGES = torch.randint(0, 256, (3, 3, 64, 32), dtype=torch.uint8)
 CONFIG = """
@@ -22,11 +22,7 @@ TRAIN: {OUTPUT: /home/alice/runs/1}
 """
 
 
-@dataclass(frozen=True)
-class Point:
-    threshold: float
-    false_match_rate: float
-    interval: tuple
+POINT = OperatingPoint(0.31, 0.82, 0.001, (0.0008, 0.0012), 90_000)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +50,7 @@ def checkpoint(model, tmp_path):
 @pytest.fixture
 def shared(checkpoint, tmp_path):
     loaded = load_model(checkpoint, "cpu")
-    loaded.thresholds = [Point(0.31, 0.001, (0.0008, 0.0012))]
+    loaded.thresholds = [POINT]
     loaded.save_pretrained(tmp_path / "new" / "shared")
     return tmp_path / "new" / "shared"
 
@@ -66,7 +62,7 @@ def test_it_loads_as_the_checkpoint_does(model, shared, checkpoint):
         assert torch.equal(mine, theirs)
     content = load_checkpoint(shared)
     assert content["dataset"] == "market1501" and content["metrics"]["mAP"] == 0.871
-    assert content["thresholds"] == [{"threshold": 0.31, "false_match_rate": 0.001, "interval": [0.0008, 0.0012]}]
+    assert loaded.thresholds == [POINT]
     assert content["training"] is None and content["labels"] == {}
 
 
@@ -143,6 +139,8 @@ def damage(folder, what):
     elif what == "other size":
         config["embedder"]["embedding_size"] = 7
         (folder / "config.json").write_text(json.dumps(config))
+    elif what == "other thresholds":
+        (folder / "config.json").write_text(json.dumps({**config, "thresholds": 3}))
     elif what == "other mean":
         config["embedder"]["mean"] = [0.5, 0.5, 0.5]
         (folder / "config.json").write_text(json.dumps(config))
@@ -153,12 +151,13 @@ def damage(folder, what):
     {
         "no config": "no config.json",
         "no weights": "no weights.safetensors",
-        "cut config": "is no JSON",
-        "other json": "does not describe",
+        "cut config": "config.json cannot be read",
+        "other json": "config.json cannot be read",
         "later": "update reid_kit",
         "cut weights": "cannot be read",
         "flipped": "damaged",
         "other size": "another architecture|embedding_size|missing",
+        "other thresholds": "config.json cannot be read",
         "other mean": "changed since",
     }.items(),
     ids=lambda value: value if " " not in value else None,
