@@ -72,7 +72,8 @@ def main(arguments: argparse.Namespace) -> None:
         for name in arguments.data or [trained.DATA.NAME]:
             config = config_from_text(text, arguments.overrides, name, arguments.root)
             dataset = build_dataset(config)
-            settings = replace(build_test_settings(config, device), histogram=True, **variant)
+            own = name == trained.DATA.NAME  # another dataset's cameras are others, whatever their numbers
+            settings = replace(build_test_settings(config, device), histogram=True, cameras=own, **variant)
             tested = test_retrieval(model, dataset, settings)
             label = f"{checkpoint.parent.name} on {name}"
             folder = checkpoint.parent / f"test_{name}{suffix}"

@@ -117,6 +117,8 @@ def prepare(
 ) -> Trainer:
     """The trainer, where a resumed run left it."""
     trainer = build_trainer(config, dataset, device, run)
+    if run and trainer.model.backbone.loaded:
+        print(f"note: {trainer.model.backbone.loaded}", flush=True)
     if resume:
         trainer.load_state_dict(resumable(Path(config.TRAIN.OUTPUT) / "last.pt", dataset))
         if run:
