@@ -1,6 +1,7 @@
 """The one place that turns a config into objects."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from yacs.config import CfgNode
 from reid_kit.data.augment import train_transform
 from reid_kit.data.loader import TrainLoader
 from reid_kit.data.readers.registry import checked_options, load_dataset
-from reid_kit.data.records import Record, RetrievalDataset
+from reid_kit.data.records import Record, RetrievalDataset, camera_numbers
 from reid_kit.data.sampler import IdentitySampler, ShuffledSampler
 from reid_kit.device import usable_device
 from reid_kit.distributed import rank, world_size
@@ -26,6 +27,7 @@ from reid_kit.model.checkpoint import save_checkpoint
 from reid_kit.model.embedder import Embedder, Features
 from reid_kit.training.hard_identities import HardIdentities
 from reid_kit.training.optimizer import build_optimizer
+from reid_kit.training.parameter_groups import by_depth, refined
 from reid_kit.training.run_folder import RunFolder
 from reid_kit.training.schedule import build_schedule
 from reid_kit.training.trainer import Recipe, Trainer
@@ -70,8 +72,13 @@ def build_dataset(config: CfgNode) -> RetrievalDataset:
     return dataset
 
 
-def build_model(config: CfgNode, weights: str | None = None) -> Embedder:
-    """The embedder; `weights` takes the place of MODEL.WEIGHTS ("none" where a checkpoint is loaded next)."""
+def build_model(config: CfgNode, weights: str | None = None, cameras: Sequence[int] = (0,)) -> Embedder:
+    """The embedder.
+
+    Args:
+        weights: takes the place of MODEL.WEIGHTS ("none" where a checkpoint is loaded next).
+        cameras: of the training images, for MODEL.CAMERA_EMBEDDING.
+    """
     return Embedder(
         backbone=config.MODEL.BACKBONE,
         weights=weights or config.MODEL.WEIGHTS,
@@ -85,7 +92,26 @@ def build_model(config: CfgNode, weights: str | None = None) -> Embedder:
         enlarge=config.AUGMENT.ENLARGE,
         mean=config.MODEL.MEAN,
         std=config.MODEL.STD,
+        parts=config.MODEL.PARTS,
+        own_stage=config.MODEL.OWN_STAGE,
+        patch_stride=config.MODEL.PATCH_STRIDE,
+        drop_path=config.MODEL.DROP_PATH,
+        cameras=cameras if config.MODEL.CAMERA_EMBEDDING else (),
+        camera_weight=config.MODEL.CAMERA_EMBEDDING,
     )
+
+
+def training_cameras(config: CfgNode, dataset: RetrievalDataset) -> list[int]:
+    """The numbers of the cameras of the training images, where MODEL.CAMERA_EMBEDDING asks for them."""
+    if not config.MODEL.CAMERA_EMBEDDING:
+        return []
+    cameras = sorted({record.camera for record in dataset.train} - {None})
+    if not cameras:
+        raise InputError(
+            f"MODEL.CAMERA_EMBEDDING needs the cameras of the training images, and {dataset.name} names none; "
+            f"set it to 0"
+        )
+    return cameras
 
 
 def label_map(records: list[Record]) -> dict[str, int]:
@@ -113,7 +139,8 @@ def build_objective(config: CfgNode, classes: int, model: Embedder) -> WeightedS
                 f"LOSS.TERMS[{number}]: weight must be a number and memory a whole one, got {shortened(entry)}"
             )
         options.pop("feature", None)
-        loss = _build_term(name, options, classes, model)
+        parts = options.pop("parts", [])
+        loss = _build_term(name, options, classes, model, _places(f"parts of LOSS.TERMS[{number}]", parts, model))
         if memory:
             loss = CrossBatchMemory(loss, memory)
         feature = entry.get("feature", loss.feature)
@@ -123,13 +150,32 @@ def build_objective(config: CfgNode, classes: int, model: Embedder) -> WeightedS
     return WeightedSum(terms)
 
 
-def _build_term(name: str, options: dict, classes: int, model: Embedder) -> torch.nn.Module:
-    """A loss with what follows from data and model filled in; of several levels, each has a loss of its own."""
-    known = option_names(name)
-    follows = {"classes": classes, "embedding_size": model.embedding_size, "sizes": model.level_sizes}
-    if len(model.level_sizes) > 1 and "sizes" not in known:
-        each = [{**follows, "embedding_size": size} for size in model.level_sizes]
-        return MultiLevel([build_loss(name, **_filled(options, known, own)) for own in each], model.level_sizes)
+def _places(key: str, wanted: str | list[str], model: Embedder) -> list[int]:
+    """Where the parts that a term names stand: `stripes2` is all of stripes2.whole, stripes2.1 and stripes2.2."""
+    wanted, names, places = [wanted] if isinstance(wanted, str) else wanted, model.level_names, []
+    if not isinstance(wanted, list):
+        raise InputError(f"{key} must be a name or a list of names, got {wanted!r}; there are {', '.join(names)}")
+    for part in wanted:
+        found = [place for place, name in enumerate(names) if part in (name, name.split(".")[0])]
+        if not found:
+            raise unknown_name(f"one of {key}:", part, {*names, *(name.split(".")[0] for name in names)})
+        places += found
+    return sorted(set(places))
+
+
+def _build_term(name: str, options: dict, classes: int, model: Embedder, places: list[int]) -> torch.nn.Module:
+    """A loss with what follows from data and model filled in; of several levels or parts, each has its own.
+
+    The losses of levels are summed, those of parts averaged. `places` of those that have the loss; empty: all.
+    """
+    known, sizes = option_names(name), model.level_sizes
+    if len(sizes) > 1 and "sizes" not in known:
+        follows = [{"classes": classes, "embedding_size": sizes[place]} for place in places or range(len(sizes))]
+        losses = [build_loss(name, **_filled(options, known, own)) for own in follows]
+        return MultiLevel(losses, sizes, places, mean=bool(model.parts))
+    if "sizes" in known and places:
+        raise InputError(f"{name} divides all features itself and takes no parts")
+    follows = {"classes": classes, "embedding_size": model.embedding_size, "sizes": sizes}
     return build_loss(name, **_filled(options, known, follows))
 
 
@@ -165,6 +211,11 @@ def build_loader(config: CfgNode, records: list[Record], labels: dict[str, int])
         enlarge=config.AUGMENT.ENLARGE,
         erasing=config.AUGMENT.ERASING,
         color_jitter=config.AUGMENT.COLOR_JITTER,
+        grey=config.AUGMENT.GREY,
+        blur=config.AUGMENT.BLUR,
+        trivial=config.AUGMENT.TRIVIAL,
+        rand=config.AUGMENT.RAND,
+        grey_patch=config.AUGMENT.GREY_PATCH,
     )
     loader = TrainLoader(
         records,
@@ -206,24 +257,27 @@ def build_trainer(config: CfgNode, dataset: RetrievalDataset, device: torch.devi
     if device.type == "cuda":
         choose_algorithms(config.TRAIN.DETERMINISTIC)
     labels = label_map(dataset.train)
-    model = build_model(config).to(device, memory_format=torch.channels_last)
+    model = build_model(config, cameras=training_cameras(config, dataset))
+    model = model.to(device, memory_format=torch.channels_last)
     objective = build_objective(config, len(labels), model).to(device)
     if world_size() > 1:
         model = synchronize_batch_norm(model, device)
     if config.TRAIN.COMPILE:
         model.backbone.compile()
     loader, sampler = build_loader(config, dataset.train, labels)
+    rates = config.OPTIMIZER
+    groups = [
+        *by_depth(model.backbone.network, model.backbone.given_parameters(), rates.LAYER_DECAY),
+        (model.head_parameters(), rates.HEAD_LR_FACTOR),
+        (objective.parameters(), rates.LOSS_LR_FACTOR),
+    ]
     optimizer = build_optimizer(
-        config.OPTIMIZER.NAME,
-        [
-            (model.backbone.given_parameters(), 1.0),
-            (model.head_parameters(), config.OPTIMIZER.HEAD_LR_FACTOR),
-            (objective.parameters(), config.OPTIMIZER.LOSS_LR_FACTOR),
-        ],
-        config.OPTIMIZER.LR,
-        config.OPTIMIZER.WEIGHT_DECAY,
-        config.OPTIMIZER.MOMENTUM,
-        config.OPTIMIZER.NESTEROV,
+        rates.NAME,
+        refined(groups, (model, objective), rates.BIAS_LR_FACTOR, rates.DECAY_ALL),
+        rates.LR,
+        rates.WEIGHT_DECAY,
+        rates.MOMENTUM,
+        rates.NESTEROV,
     )
     schedule = build_schedule(
         config.SCHEDULE.NAME,
@@ -253,6 +307,7 @@ def build_trainer(config: CfgNode, dataset: RetrievalDataset, device: torch.devi
         loader,
         sampler,
         files=[record.path for record in dataset.train],
+        cameras=camera_numbers(dataset.train) if model.cameras is not None else None,
         test=test,
         save=save,
         run=run,
@@ -264,6 +319,7 @@ def build_trainer(config: CfgNode, dataset: RetrievalDataset, device: torch.devi
             clip_norm=config.OPTIMIZER.CLIP_NORM,
             eval_every=config.TRAIN.EVAL_EVERY,
             checkpoint_every=config.TRAIN.CHECKPOINT_EVERY,
+            freeze_epochs=config.TRAIN.FREEZE_EPOCHS,
         ),
         device=device,
         hard_identities=HardIdentities(len(labels), pool) if pool else None,

@@ -85,6 +85,11 @@ def _overridden(config: CfgNode, overrides: Sequence[str]) -> CfgNode:
         meant_as_text = isinstance(getattr(KEYS.get(key), "default", None), str)
         value = _text(text) if meant_as_text else _parse(text, f"value of {key}")
         _merge(config, _nested(key.split("."), value), "command line")
+    if config.TRAIN.FREEZE_EPOCHS > config.TRAIN.EPOCHS:
+        raise InputError(
+            f"TRAIN.FREEZE_EPOCHS {config.TRAIN.FREEZE_EPOCHS} is longer than the run of TRAIN.EPOCHS "
+            f"{config.TRAIN.EPOCHS}"
+        )
     config.freeze()
     return config
 

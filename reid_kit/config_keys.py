@@ -38,6 +38,11 @@ KEYS = {
     "AUGMENT.ENLARGE": Key(1.0, "factor on height and width before the random crop", least=1, most=8),
     "AUGMENT.ERASING": Key(0.0, "probability of random erasing", least=0, most=1),
     "AUGMENT.COLOR_JITTER": Key(0.0, "strength of brightness, contrast and saturation changes", least=0, most=1),
+    "AUGMENT.GREY": Key(0.0, "probability of a grey image", least=0, most=1),
+    "AUGMENT.GREY_PATCH": Key(0.0, "probability of a rectangle turned grey", least=0, most=1),
+    "AUGMENT.BLUR": Key(0.0, "probability of a Gaussian blur", least=0, most=1),
+    "AUGMENT.TRIVIAL": Key(0.0, "probability of TrivialAugment: one random change of random strength", least=0, most=1),
+    "AUGMENT.RAND": Key(0.0, "probability of RandAugment: two random changes of medium strength", least=0, most=1),
     #
     "SAMPLER.NAME": Key(
         "identity", "identity: P x K batches; shuffled: images in random order", choices=("identity", "shuffled")
@@ -50,8 +55,13 @@ KEYS = {
         "any", "mixed: an identity's K images come from both of its domains", choices=("any", "mixed")
     ),
     #
-    "MODEL.BACKBONE": Key("resnet50", "any timm name, or bn_inception"),
-    "MODEL.WEIGHTS": Key("imagenet", "imagenet (timm's), none, or the path of a local file"),
+    "MODEL.BACKBONE": Key(
+        "resnet50",
+        "any timm name, hf-hub:OWNER/MODEL for one of timm on the hub, bn_inception, resnet50_ibn_a or resnet101_ibn_a",
+    ),
+    "MODEL.WEIGHTS": Key(
+        "imagenet", "imagenet (timm's), none, or the path of a local file, as the field publishes them"
+    ),
     "MODEL.MEAN": Key(
         [],
         "of red, green and blue of images in 0 .. 1; []: what timm's weights expect",
@@ -62,15 +72,32 @@ KEYS = {
     ),
     "MODEL.STD": Key([], "the deviation, as MEAN", numbers=True, length=3, least=1e-4, most=10),
     "MODEL.LAST_STRIDE": Key(2, "stride of the backbone's last stage; 1 gives a finer map", choices=(1, 2)),
-    "MODEL.POOLING": Key("average", "from the map to a vector", choices=("average", "max", "gem")),
+    "MODEL.POOLING": Key(
+        "average",
+        "from the map to a vector; of a transformer: cls, its class token; patch, the mean of its patches; both",
+        choices=("average", "max", "gem", "cls", "patch", "both"),
+    ),
     "MODEL.EMBEDDING_SIZE": Key(0, "width of a linear layer after the pooling; 0: no layer", least=0, most=65536),
     "MODEL.NECK": Key("none", "between the metric and the inference feature", choices=("none", "bnneck")),
     "MODEL.LEVELS": Key([], "for example [low, middle, high]: an embedding after each of several stages"),
+    "MODEL.PARTS": Key(
+        [],
+        "for example [{stripes: 2, whole: true}, {channels: 2}]: pieces of the last map with heads of their own beside "
+        "the whole map's (global); whole: the entry's whole map too; also its own pooling and embedding_size",
+    ),
+    "MODEL.OWN_STAGE": Key(False, "each entry of PARTS has a copy of the backbone's last stage, as in MGN"),
+    "MODEL.PATCH_STRIDE": Key(0, "pixels between a transformer's patches, below their size; 0: their size", least=0),
+    "MODEL.DROP_PATH": Key(
+        0.0, "probability that training leaves out the last residual block; less of those before", least=0, most=0.99
+    ),
+    "MODEL.CAMERA_EMBEDDING": Key(
+        0.0, "weight of a learned vector for each training camera, added to a transformer's tokens; 0: none", least=0
+    ),
     #
     "LOSS.TERMS": Key(
         [{"name": "soft_ranking_threshold", "thresholds": "hard", "margin": "soft"}],
         "a weighted sum; each term: name, weight (1.0), feature (metric or inference; the loss knows its own), memory "
-        "(size of a cross-batch memory; 0), and the loss's options",
+        "(size of a cross-batch memory; 0), parts (names of parts, as [global, stripes2]; all), and the loss's options",
     ),
     #
     "OPTIMIZER.NAME": Key("adam", "adamw decouples the weight decay", choices=("adam", "adamw", "sgd")),
@@ -82,6 +109,11 @@ KEYS = {
     "OPTIMIZER.LOSS_LR_FACTOR": Key(
         1.0, "on LR, for what the losses own: class weights, proxies, boundaries", least=0, most=1e6
     ),
+    "OPTIMIZER.BIAS_LR_FACTOR": Key(1.0, "on LR, for biases, beside the other factors", least=0, most=1e6),
+    "OPTIMIZER.LAYER_DECAY": Key(
+        1.0, "on LR, for each layer of the backbone below its last, multiplied on the way down", least=0.01, most=1
+    ),
+    "OPTIMIZER.DECAY_ALL": Key(True, "false: no weight decay of norms, biases and a transformer's tokens"),
     "OPTIMIZER.CLIP_NORM": Key(0.0, "largest norm of the gradient; 0: no clipping", least=0, most=1e6),
     #
     "SCHEDULE.NAME": Key("constant", "stepped every iteration", choices=("constant", "step", "cosine", "exponential")),
@@ -98,6 +130,7 @@ KEYS = {
     "TRAIN.AMP": Key(True, "bfloat16 autocast on GPUs that have it"),
     "TRAIN.DETERMINISTIC": Key(False, "the same bits again on a GPU, for some of its speed; a CPU gives them anyway"),
     "TRAIN.COMPILE": Key(False, "torch.compile of the backbone"),
+    "TRAIN.FREEZE_EPOCHS": Key(0, "epochs at the start in which the backbone stays as it is", least=0),
     "TRAIN.EMA": Key(0.0, "decay of the averaged weights that are tested and kept; 0: none", least=0, most=1),
     "TRAIN.EVAL_EVERY": Key(10, "epochs; the last epoch is always tested", least=1),
     "TRAIN.CHECKPOINT_EVERY": Key(0, "iterations; 0: at the end of each epoch", least=0),

@@ -2,6 +2,7 @@
 
   python tools/test.py --config configs/market_srt.yaml
   python tools/test.py --checkpoint runs/market_srt/best.pt
+  python tools/test.py --checkpoint runs/market_mgn/best.pt --attention
   python tools/test.py --checkpoint runs/market_srt/best.pt --data cuhk03_np --root datasets TEST.FLIP true
   python tools/test.py --config configs/inshop_srt_bbox.yaml --config configs/inshop_srt_nobbox.yaml
   python tools/test.py --features market.npz --features theirs.mat TEST.METRIC cosine
@@ -23,6 +24,8 @@ from reid_kit.distributed import rank, start_processes
 from reid_kit.errors import InputError
 from reid_kit.evaluation import RetrievalResult
 from reid_kit.evaluation.feature_files import read_feature_file
+from reid_kit.files import write_atomically
+from reid_kit.inference.attention import attention_picture, four_people
 from reid_kit.inference.error_files import write_projector
 from reid_kit.inference.results import write_results
 from reid_kit.inference.testing import TestSettings, better_queries, evaluate, test_retrieval
@@ -42,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alpha", type=float, default=0.0, metavar="A", help="weigh them by similarity ** A")
     parser.add_argument(
         "--multi-query", choices=("max", "mean"), default="", help="pool a person's queries of a camera"
+    )
+    parser.add_argument(
+        "--attention", action="store_true", help="draw where in the images of four people each part of the model looks"
     )
     parser.add_argument("--features", action="append", default=[], metavar="FILE", help=".npz, .safetensors or .mat")
     parser.add_argument("--projector", action="store_true", help="features and thumbnails for TensorBoard's projector")
@@ -75,7 +81,8 @@ def main(arguments: argparse.Namespace) -> None:
             notes = check_fitness(config, dataset, trained=False)
             if rank() == 0:
                 print(*(f"note: {note}" for note in notes), sep="\n", end="\n" * bool(notes))
-            settings = replace(build_test_settings(config, device), histogram=True, **variant)
+            own = name == trained.DATA.NAME  # another dataset's cameras are others, whatever their numbers
+            settings = replace(build_test_settings(config, device), histogram=True, cameras=own, **variant)
             tested = test_retrieval(model, dataset, settings)
             label = f"{checkpoint.parent.name} on {name}"
             folder = checkpoint.parent / f"test_{name}{suffix}"
@@ -85,6 +92,10 @@ def main(arguments: argparse.Namespace) -> None:
                 if arguments.projector:
                     count = write_projector(folder / "projector", tested)
                     print(f"{count:,} images for `tensorboard --logdir {folder}/projector`")
+                if arguments.attention:
+                    people = four_people(dataset.query)
+                    write_atomically(folder / "attention.png", attention_picture(model, people, settings))
+                    print(f"{label}: {folder}/attention.png")
                 print(f"{label}: {folder}/results.json, ranked_list.png, worst_queries.png, result_curves.png")
             results[label], nmi[label] = tested.result, tested.nmi
             boxes[row_of(checkpoint.parent.name), name, config.DATA.USE_BOX] = tested.result

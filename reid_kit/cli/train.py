@@ -124,6 +124,8 @@ def prepare(
 ) -> Trainer:
     """The trainer, where a resumed run left it."""
     trainer = build_trainer(config, dataset, device, run)
+    if run and trainer.model.backbone.loaded:
+        print(f"note: {trainer.model.backbone.loaded}", flush=True)
     if resume:
         last = Path(config.TRAIN.OUTPUT) / "last.pt"
         with parsing(str(last), "the training state of a run with this config"):

@@ -10,6 +10,7 @@ import numpy as np
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import asks the network for a newer release
 import albumentations as A  # noqa: E402
 
+from reid_kit.data.policies import GreyPatch, rand_augment, trivial_augment  # noqa: E402
 from reid_kit.image import resize, resize_and_cut  # noqa: E402
 
 Transform = Callable[[np.ndarray, int], np.ndarray]  # (H, W, 3) uint8 and a seed -> (height, width, 3) uint8
@@ -38,6 +39,11 @@ def train_transform(
     enlarge: float = 1.0,
     erasing: float = 0.0,
     color_jitter: float = 0.0,
+    grey: float = 0.0,
+    blur: float = 0.0,
+    trivial: float = 0.0,
+    rand: float = 0.0,
+    grey_patch: float = 0.0,
 ) -> Transform:
     """Resizing to `enlarge` times (height, width), a black border of `pad` pixels, a random crop, and variations.
 
@@ -46,6 +52,8 @@ def train_transform(
         erasing: probability of filling a rectangle of 2 to 40 % of the image with the mean colour of ImageNet
             (random erasing, Zhong et al. 2020).
         color_jitter: strength of brightness, contrast and saturation changes, 0 to 1.
+        grey, blur, trivial, rand, grey_patch: probabilities of a grey image, of a Gaussian blur of 0.1 to 2 pixels, of
+            TrivialAugment, of RandAugment, and of a rectangle turned grey, of the size of an erased one.
 
     Returns:
         A pure function of the image and the seed.
@@ -62,6 +70,16 @@ def train_transform(
         steps.append(
             A.ColorJitter([1 - color_jitter, 1 + color_jitter], *[[1 - color_jitter, 1 + color_jitter]] * 2, 0, p=1)
         )
+    if trivial:
+        steps.append(trivial_augment(trivial))
+    if rand:
+        steps.append(rand_augment(rand))
+    if grey:
+        steps.append(A.ToGray(p=grey))
+    if blur:
+        steps.append(A.GaussianBlur(sigma_limit=(0.1, 2.0), p=blur))
+    if grey_patch:
+        steps.append(GreyPatch(scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), p=grey_patch))
     if erasing:
         steps.append(A.Erasing(scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), fill=IMAGENET_MEAN, p=erasing))
     return partial(_varied, compose=A.Compose(steps), large=large)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 JUNK = -1  # identity of detections that no ranking may contain
 DISTRACTOR = 0  # identity of people who are nobody's match, where a dataset has distractors
+UNKNOWN_CAMERA = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,11 @@ def own_numbers_of(names: Iterable[str]) -> dict[str, int]:
     names = set(names)
     found = {name: int(name) for name in names if re.fullmatch(r"[0-9]{1,18}", name)}
     return found if found.keys() == names and len(set(found.values())) == len(names) else numbers_of(names)
+
+
+def camera_numbers(records: Iterable[Record]) -> list[int]:
+    """The cameras of images, UNKNOWN_CAMERA where a record names none."""
+    return [UNKNOWN_CAMERA if record.camera is None else record.camera for record in records]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,12 @@ def extract_features(
     flip: bool = False,
     autocast: bool = False,
     title: str = "features",
+    cameras: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Features of all images of a test loader, and the positions of their records.
+
+    Args:
+        cameras: (N,) numbers of the records' cameras, for a model that takes them.
 
     Returns:
         (N, D) float32 features on the CPU and (N,) int64 record positions: fewer than the records where unreadable
@@ -36,8 +40,9 @@ def extract_features(
     for images, indices in tqdm(loader, desc=title, unit="batch", leave=False, disable=not sys.stderr.isatty()):
         images = images.to(device, non_blocking=True)
         views = [images, images.flip(-1)] if flip else [images]
+        known = [] if cameras is None else [cameras[indices].to(device)]
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            found = [getattr(model(view), feature).float() for view in views]
+            found = [getattr(model(view, *known), feature).float() for view in views]
         held.append(sum(found) / len(found))
         positions.append(indices)
         if len(held) == BATCHES_HELD:

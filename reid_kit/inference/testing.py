@@ -1,5 +1,6 @@
 """A model on a dataset's query and gallery: images to features to ranks."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from reid_kit.data.augment import test_transform
 from reid_kit.data.loader import TestLoader
-from reid_kit.data.records import Protocol, Record, RetrievalDataset
+from reid_kit.data.records import UNKNOWN_CAMERA, Protocol, Record, RetrievalDataset, camera_numbers
 from reid_kit.distributed import gather_rows, rank, world_size
 from reid_kit.errors import InputError
 from reid_kit.evaluation import RetrievalResult, evaluate_distances, evaluate_retrieval, k_reciprocal_distance
@@ -42,6 +43,7 @@ class TestSettings:
     multi_query: str = ""  # mean | max: one query for all images of an identity in a camera
     expand: int = 0  # gallery neighbours that queries are averaged with, weighted by similarity ** alpha
     alpha: float = 0.0
+    cameras: bool = True  # tell a model that takes cameras those of the images; they are those of its own dataset
     histogram: bool = False  # also count the distances, which a report shows
 
 
@@ -104,6 +106,7 @@ def embed_records(model: nn.Module, records: list[Record], settings: TestSetting
         flip=settings.flip,
         autocast=settings.autocast,
         title=title,
+        cameras=known_cameras(model, records[first:last]) if settings.cameras else None,
     )
     positions = positions + first
     if world_size() > 1:
@@ -111,6 +114,21 @@ def embed_records(model: nn.Module, records: list[Record], settings: TestSetting
     if settings.levels:
         features = features[:, model.columns(settings.levels)]
     return ImageSet([records[position] for position in positions.tolist()], features)
+
+
+def known_cameras(model: nn.Module, records: list[Record]) -> Tensor | None:
+    """The records' cameras for a model that takes them; those that training never saw count as unknown."""
+    if getattr(model, "cameras", None) is None:
+        return None
+    numbers = camera_numbers(records)
+    new = sorted({*numbers} - {*model.arguments["cameras"], UNKNOWN_CAMERA})
+    if new:
+        warnings.warn(
+            f"{'camera' if len(new) == 1 else 'cameras'} {', '.join(map(str, new))} was not in the training set, which "
+            f"has {', '.join(map(str, model.arguments['cameras']))}; images of it are embedded as of an unknown camera",
+            stacklevel=2,
+        )
+    return torch.tensor(numbers)
 
 
 def test_retrieval(model: nn.Module, dataset: RetrievalDataset, settings: TestSettings) -> Tested:

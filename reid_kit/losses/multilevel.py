@@ -1,4 +1,4 @@
-"""A loss on each level of a multilevel embedding."""
+"""A loss on each level, or on each part, of an embedding that is several side by side."""
 
 from collections.abc import Sequence
 
@@ -14,6 +14,8 @@ class MultiLevel(EmbeddingLoss):
     Args:
         loss: one for all levels, which then share the weights that it owns, or a sequence with one for each.
         sizes: widths of the levels in the order of concatenation; the embeddings are (B, sum of sizes).
+        chosen: places of the levels that have the loss; none: all.
+        mean: over levels, instead of the sum; of parts, whose number should not change a term's weight.
 
     `active_fraction` is the mean over levels.
 
@@ -21,10 +23,17 @@ class MultiLevel(EmbeddingLoss):
         InputError: sizes that are not positive, or not as many as the losses; embeddings of another width.
     """
 
-    def __init__(self, loss: EmbeddingLoss | Sequence[EmbeddingLoss], sizes: Sequence[int]):
+    def __init__(
+        self,
+        loss: EmbeddingLoss | Sequence[EmbeddingLoss],
+        sizes: Sequence[int],
+        chosen: Sequence[int] = (),
+        mean: bool = False,
+    ):
         super().__init__()
-        losses = [loss] * len(sizes) if isinstance(loss, EmbeddingLoss) else list(loss)
-        if not sizes or min(sizes) < 1 or len(losses) != len(sizes):
+        self.chosen, self.mean = list(chosen) or list(range(len(sizes))), mean
+        losses = [loss] * len(self.chosen) if isinstance(loss, EmbeddingLoss) else list(loss)
+        if not sizes or min(sizes) < 1 or len(losses) != len(self.chosen):
             raise InputError(f"sizes must give a positive width for each of {len(losses)} levels, got {list(sizes)}")
         self.losses, self.sizes = nn.ModuleList(losses), list(sizes)
         self.name, self.feature = losses[0].name, losses[0].feature
@@ -38,10 +47,10 @@ class MultiLevel(EmbeddingLoss):
                 f"but the embeddings are {batch.gallery.shape[1]} wide"
             )
         total, active = 0, 0
-        parts = zip(batch.anchors.split(self.sizes, dim=1), batch.gallery.split(self.sizes, dim=1))
-        for loss, (anchors, gallery) in zip(self.losses, parts):
-            level = Batch(anchors, batch.anchor_labels, gallery, batch.gallery_labels, batch.first)
+        anchors, gallery = batch.anchors.split(self.sizes, dim=1), batch.gallery.split(self.sizes, dim=1)
+        for loss, place in zip(self.losses, self.chosen):
+            level = Batch(anchors[place], batch.anchor_labels, gallery[place], batch.gallery_labels, batch.first)
             total = total + loss.compute(level)
             active = active + loss.active_fraction
-        self.active_fraction = active / len(self.sizes)
-        return total
+        self.active_fraction = active / len(self.chosen)
+        return total / len(self.chosen) if self.mean else total

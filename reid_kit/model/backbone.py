@@ -2,7 +2,7 @@
 
 import difflib
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -11,13 +11,23 @@ import timm
 import torch
 from huggingface_hub import constants as hub
 from timm.layers import BlurPool2d
+from timm.models import load_model_config_from_hf
 from torch import Tensor, nn
 
 from reid_kit.errors import InputError, unknown_name
 from reid_kit.model.bn_inception import BNInception
+from reid_kit.model.parts import copy_last_stage
+from reid_kit.model.resnet_ibn import resnet50_ibn_a, resnet101_ibn_a
+from reid_kit.model.tokens import has_class_token, overlap_patches, take_vectors, token_grid
 from reid_kit.model.weights import auxiliary, load_weights
 
-OWN_NETWORKS = {"bn_inception": BNInception}  # what timm does not have
+# what timm does not have
+OWN_NETWORKS = {
+    "bn_inception": BNInception,
+    "resnet50_ibn_a": resnet50_ibn_a,
+    "resnet101_ibn_a": resnet101_ibn_a,
+}
+HUB = "hf-hub:"
 HUB_PATIENCE = 5  # seconds
 LEVELS = {"low": -3, "middle": -2, "high": -1}  # name -> stage, counted from the last
 
@@ -26,13 +36,20 @@ class Backbone(nn.Module):
     """(B, 3, H, W) normalised images to feature maps (B, C, h, w), the last stage's or those of several stages.
 
     Args:
-        name: a timm model, or "bn_inception".
+        name: a timm model, one of the hub as "hf-hub:OWNER/MODEL", or one of OWN_NETWORKS.
         weights: "imagenet" (timm's), "none" (random), or the path of a local file.
         last_stride: 1 keeps the last stage at the resolution of the one before, 2 is the network as it is.
         levels: names of LEVELS; empty: the last features alone.
         height, width: of the images, in pixels; transformers are built for them.
+        copies: of the last stage, which see the same input; the maps of all but the first follow those of the levels.
+        class_token: the (B, C) class token of a transformer follows the maps.
+        patch_stride: pixels between a transformer's patches; 0: their size.
+        drop_path: probability that training leaves out a residual block, growing up to it with depth.
+        vectors: the forward pass takes (B, C) `vectors`, which are added to all tokens of a transformer.
+        options: further ones of timm's network, as the hub gives them.
 
-    `channels` lists the C of each map; `mean` and `std` are what the weights expect of images in 0 .. 1.
+    `channels` lists the C of each map; `rows` is the h of the last; `mean` and `std` are what the weights expect of
+    images in 0 .. 1.
 
     Raises:
         InputError: an unknown name, weights that cannot be had or do not fit, a stride that cannot be changed.
@@ -46,33 +63,65 @@ class Backbone(nn.Module):
         levels: Sequence[str] = (),
         height: int = 256,
         width: int = 128,
+        *,
+        copies: int = 1,
+        class_token: bool = False,
+        patch_stride: int = 0,
+        drop_path: float = 0.0,
+        vectors: bool = False,
+        options: Mapping | None = None,
     ):
         super().__init__()
         for level in levels:
             if not isinstance(level, str) or level not in LEVELS:
                 raise unknown_name("level of MODEL.LEVELS:", level, LEVELS)
+        self.name, self.options, description = resolve(name)
+        self.options |= options or {}
+        pretrained = weights == "imagenet"
+        self.network = create(self.name, pretrained, levels, height, width, drop_path, self.options, description)
+        self.network.eval()  # for the trials below
+        if patch_stride:
+            overlap_patches(self.network, name, patch_stride, height, width)
         self.weights_of_heads: dict[str, Tensor] | None = None  # of a checkpoint, for those who have heads
-        self.network = create(name, weights == "imagenet", levels, height, width).eval()  # for the trials below
         self.anew = [name for name, _ in self.network.named_parameters() if name.startswith(auxiliary(self.network))]
+        self.loaded = ""  # what became of the weights of a file
         if weights not in ("imagenet", "none"):
-            self.anew, self.weights_of_heads = load_weights(self.network, weights)
-        self.levels = tuple(levels)
+            self.anew, self.weights_of_heads, self.loaded = load_weights(self.network, weights)
+        self.levels, self.copies, self.class_token = tuple(levels), 1, class_token
+        self.added = take_vectors(self.network, name) if vectors else None
+        if class_token and not has_class_token(self.network):
+            raise InputError(f"MODEL.POOLING cls and both need a transformer with a class token; {name} has none")
         self.mean, self.std = self.network.pretrained_cfg["mean"], self.network.pretrained_cfg["std"]
+        image = torch.zeros(1, 3, height, width)
         with torch.no_grad():
             try:
-                self.channels = [maps.shape[1] for maps in self(torch.zeros(1, 3, height, width))]
+                self(image)
             except (RuntimeError, AssertionError) as error:
                 raise InputError(f"{name} cannot take images of {height} x {width} pixels: {error}") from error
             if last_stride == 1:
                 keep_last_resolution(self.network, name, height, width)
+            if copies > 1:
+                copy_last_stage(self.network, name, copies)
+                self.copies = copies
+            found = self(image)
+        self.channels = [maps.shape[1] for maps in found]
+        self.rows = found[max(len(levels), 1) - 1].shape[2]
         self.train()
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        if not self.levels:
-            return [self.as_map(self.network.forward_features(images))]
-        last, maps = self.network.forward_intermediates(images, output_fmt="NCHW")
-        maps[-1] = self.as_map(last)
-        return [maps[LEVELS[level]] for level in self.levels]
+    def forward(self, images: Tensor, vectors: Tensor | None = None) -> list[Tensor]:
+        if self.added is not None:
+            self.added.vectors = vectors
+        if self.levels:
+            last, stages = self.network.forward_intermediates(images, output_fmt="NCHW")
+        else:
+            last = self.network.forward_features(images)
+        first, *others = last.chunk(self.copies)
+        maps = [self.as_map(first)]
+        if self.levels:
+            stages[-1] = maps[0]
+            maps = [stages[LEVELS[level]] for level in self.levels]
+        maps += [self.as_map(other) for other in others]
+        return [*maps, first[:, 0]] if self.class_token else maps
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
         """Those of auxiliary blocks that the weights did not hold: they learn as new layers do."""
@@ -86,11 +135,34 @@ class Backbone(nn.Module):
         """(B, C, h, w) of what a timm network returns: maps, maps with channels last, or tokens."""
         if features.ndim == 3:
             tokens = features[:, getattr(self.network, "num_prefix_tokens", 0) :]
-            return tokens.transpose(1, 2)[..., None]
+            return tokens.transpose(1, 2).unflatten(2, token_grid(self.network, tokens.shape[1]))
         return features.permute(0, 3, 1, 2) if getattr(self.network, "output_fmt", "NCHW") == "NHWC" else features
 
 
-def create(name: str, pretrained: bool, levels: Sequence[str], height: int, width: int) -> nn.Module:
+def resolve(name: str) -> tuple[str, dict, Mapping | None]:
+    """The architecture of a name, and of a model of the hub its options and its weights' description."""
+    if not name.startswith(HUB):
+        return name, {}, None
+    try:
+        description, architecture, options = load_model_config_from_hf(name.removeprefix(HUB))
+    except (OSError, RuntimeError, ValueError, LookupError) as error:
+        raise InputError(
+            f"MODEL.BACKBONE {name}: its description cannot be read from the hub ({type(error).__name__}: does it "
+            f"exist, is it a model of timm, is there a network?). Any name of timm.list_models() needs no hub"
+        ) from error
+    return architecture, dict(options or {}), description
+
+
+def create(
+    name: str,
+    pretrained: bool,
+    levels: Sequence[str],
+    height: int,
+    width: int,
+    drop_path: float = 0.0,
+    options: Mapping | None = None,
+    description: Mapping | None = None,
+) -> nn.Module:
     """timm's network, or one of ours, without its classifier."""
     try:
         published = timm.get_pretrained_cfg(name)  # None where there is no such model
@@ -98,15 +170,22 @@ def create(name: str, pretrained: bool, levels: Sequence[str], height: int, widt
         published = None
     if not published and name not in OWN_NETWORKS:
         raise nearest_backbone(name)
-    if pretrained and not (published and published.has_weights):
+    if pretrained and not (description or (published and published.has_weights)):
         hint = getattr(OWN_NETWORKS.get(name), "weights_hint", "give MODEL.WEIGHTS the path of a local file, or none")
         raise InputError(f"no ImageNet weights of {name} can be downloaded; {hint}")
-    if not published:
-        return OWN_NETWORKS[name](levels, height, width)
-    size = {"img_size": (height, width)} if published.fixed_input_size else {}
+    given = {**(options or {}), **({"drop_path_rate": drop_path} if drop_path else {})}
     try:
+        if not published:
+            return OWN_NETWORKS[name](levels, height, width, **given)
+        if published.fixed_input_size:
+            given["img_size"] = (height, width)
+        described = {"pretrained_cfg": description} if description else {}
         with offline_unless_reachable() if pretrained else nullcontext():
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, **size)
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **described, **given)
+    except TypeError as error:
+        if not drop_path:
+            raise
+        raise InputError(f"MODEL.DROP_PATH is not possible for {name}: {error}") from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise InputError(f"MODEL.BACKBONE {name} cannot be built: {error}") from error

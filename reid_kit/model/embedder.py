@@ -1,7 +1,7 @@
 """Images to embeddings: backbone, pooling, embedding layer, neck."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from numbers import Integral
 from pathlib import Path
@@ -16,8 +16,10 @@ from reid_kit.errors import InputError
 from reid_kit.image import read_image, resize_and_cut
 from reid_kit.model.backbone import Backbone
 from reid_kit.model.neck import build_neck
-from reid_kit.model.pooling import build_pooling
+from reid_kit.model.parts import build_parts
+from reid_kit.model.pooling import OF_TOKENS, build_pooling
 from reid_kit.model.pretrained import save_pretrained
+from reid_kit.model.tokens import CameraVectors, has_class_token
 from reid_kit.model.weights import load_heads
 from reid_kit.operating_point import OperatingPoint
 from reid_kit.precision import without_autocast
@@ -39,13 +41,15 @@ class Head(nn.Module):
     def __init__(self, channels: int, pooling: str, embedding_size: int, neck: str):
         super().__init__()
         self.pooling = build_pooling(pooling)
+        channels *= getattr(self.pooling, "widens", 1)
         self.embedding = nn.Linear(channels, embedding_size) if embedding_size else nn.Identity()
         self.width = embedding_size or channels
         self.neck = build_neck(neck, self.width)
 
-    def forward(self, maps: Tensor) -> Features:
+    def forward(self, maps: Tensor, token: Tensor | None = None) -> Features:
         with without_autocast(maps.device):
-            metric = self.embedding(self.pooling(maps.to(torch.promote_types(maps.dtype, torch.float32))))
+            wide = torch.promote_types(maps.dtype, torch.float32)
+            metric = self.embedding(self.pooling(maps.to(wide), token if token is None else token.to(wide)))
             return Features(metric, self.neck(metric))
 
 
@@ -54,15 +58,21 @@ class Embedder(nn.Module):
 
     Args:
         backbone, weights, last_stride, levels: see `Backbone`.
-        pooling: "average", "max" or "gem".
+        pooling: "average", "max" or "gem" of a map; of a transformer also its class token, "cls", the mean of its
+            patches, "patch", or "both" side by side.
         embedding_size: width of a linear layer after the pooling; 0: none.
         neck: "none" or "bnneck".
         height, width: of the images, in pixels.
         enlarge: images are resized to so many times height and width, and the centre is taken.
         mean, std: of images in 0 .. 1, for three channels; where not given, what the backbone's weights expect.
+        parts: of the last map, each with a head of its own, see `build_parts`.
+        own_stage: each entry of `parts` has a copy of the backbone's last stage of its own (MGN, LightMBN).
+        patch_stride, drop_path, backbone_options: see `Backbone`.
+        cameras: numbers of the cameras that have a learned vector, added with `camera_weight`; see `CameraVectors`.
 
-    With `levels` every level has a head, and the features are the levels' side by side, `level_sizes` wide; out of
-    training each level is L2-normalised first (ranked list loss, section 3.4).
+    With `levels` every level has a head, and with `parts` every part beside the whole map, "global". The features are
+    theirs side by side, `level_sizes` wide and called `level_names`; out of training each is L2-normalised first
+    (ranked list loss, section 3.4).
 
     thresholds: on the cosine distance of `embed`'s features, 1 - a @ b, as the run measured them that the weights come
     from; see `OperatingPoint`. Empty where none are known.
@@ -82,14 +92,49 @@ class Embedder(nn.Module):
         enlarge: float = 1.0,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        parts: Sequence[Mapping] = (),
+        own_stage: bool = False,
+        patch_stride: int = 0,
+        drop_path: float = 0.0,
+        cameras: Sequence[int] = (),
+        camera_weight: float = 0.0,
+        backbone_options: Mapping | None = None,
     ):
         super().__init__()
-        self.backbone = Backbone(backbone, weights, last_stride, levels, height, width)
-        self.heads = nn.ModuleList(Head(c, pooling, embedding_size, neck) for c in self.backbone.channels)
+        if levels and (pooling in OF_TOKENS or (parts and levels[-1] != "high")):
+            raise InputError("MODEL.LEVELS go with POOLING average, max or gem, and beside MODEL.PARTS end with high")
+        self.backbone = Backbone(
+            backbone,
+            weights,
+            last_stride,
+            levels,
+            height,
+            width,
+            copies=1 + len(parts) * own_stage,
+            class_token=pooling in ("cls", "both"),
+            patch_stride=patch_stride,
+            drop_path=drop_path,
+            vectors=bool(cameras),
+            options=backbone_options,
+        )
+        if pooling == "patch" and not has_class_token(self.backbone.network):
+            raise InputError(f"MODEL.POOLING patch is for transformers; average is the same of {backbone}'s maps")
+        channels = self.backbone.channels
+        last = max(len(levels), 1) - 1
+        self.parts = build_parts(parts, channels[last], self.backbone.rows)
+        self.sources = [*range(last + 1), *(last + (1 + part.entry) * own_stage for part in self.parts)]
+        self.heads = nn.ModuleList(Head(c, pooling, embedding_size, neck) for c in channels[: last + 1])
+        others = "average" if pooling in OF_TOKENS else pooling  # of parts
+        for part in self.parts:
+            wide = channels[last] if part.kind == "stripes" else channels[last] // part.count
+            size = embedding_size if part.embedding_size is None else part.embedding_size
+            self.heads.append(Head(wide, part.pooling or others, size, neck))
         if self.backbone.weights_of_heads is not None:
             load_heads(self.heads, self.backbone.weights_of_heads, weights)
             self.backbone.weights_of_heads = None
         self.level_sizes = [head.width for head in self.heads]
+        self.level_names = [*(levels or ["global"]), *(part.name for part in self.parts)]
+        self.cameras = CameraVectors(list(cameras), channels[last], camera_weight) if cameras else None
         self.height, self.width, self.enlarge = height, width, enlarge
         self.facts: dict = {}  # what a checkpoint tells of the model's training
         self.thresholds: list[OperatingPoint] = []
@@ -99,7 +144,7 @@ class Embedder(nn.Module):
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
         self.arguments = {  # what a checkpoint needs to build the model again
-            "backbone": backbone,
+            "backbone": self.backbone.name,
             "weights": "none",
             "last_stride": last_stride,
             "pooling": pooling,
@@ -111,6 +156,13 @@ class Embedder(nn.Module):
             "enlarge": enlarge,
             "mean": list(mean),
             "std": list(std),
+            "parts": [dict(entry) for entry in parts],
+            "own_stage": own_stage,
+            "patch_stride": patch_stride,
+            "drop_path": drop_path,
+            "cameras": list(cameras),
+            "camera_weight": camera_weight,
+            "backbone_options": self.backbone.options,
         }
 
     @property
@@ -118,15 +170,25 @@ class Embedder(nn.Module):
         """D, the width of the features."""
         return sum(self.level_sizes)
 
-    def forward(self, images: Tensor) -> Features:
-        """Features of (B, 3, height, width) RGB images in 0 .. 255, uint8 or float."""
+    def forward(self, images: Tensor, cameras: Tensor | None = None) -> Features:
+        """Features of (B, 3, height, width) RGB images in 0 .. 255, uint8 or float.
+
+        Args:
+            cameras: (B,) numbers of their cameras, for a model that was trained with them.
+        """
         images = (images.to(self.mean.dtype) - self.mean) / self.std
-        levels = [head(maps) for head, maps in zip(self.heads, self.backbone(images))]
+        vectors = self.cameras(cameras) if self.cameras is not None and cameras is not None else None
+        maps = self.backbone(images, vectors)
+        token = maps.pop() if self.backbone.class_token else None
+        pieces = [maps[source] for source in self.sources]
+        for place, part in enumerate(self.parts, start=len(pieces) - len(self.parts)):
+            pieces[place] = part.cut(pieces[place])
+        levels = [head(piece, token) for head, piece in zip(self.heads, pieces)]
         if len(levels) == 1:
             return levels[0]
         if not self.training:
             levels = [Features(F.normalize(metric), F.normalize(inference)) for metric, inference in levels]
-        return Features(*(torch.cat(parts, dim=1) for parts in zip(*levels)))
+        return Features(*(torch.cat(features, dim=1) for features in zip(*levels)))
 
     @torch.no_grad()  # tensors of inference_mode could not be trained on
     def embed(
@@ -177,6 +239,8 @@ class Embedder(nn.Module):
         """The parameters that no pre-trained weights gave."""
         yield from self.heads.parameters()
         yield from self.backbone.new_parameters()
+        if self.cameras is not None:
+            yield from self.cameras.parameters()
 
     def columns(self, levels: Sequence[str]) -> list[int]:
         """Where the features of these of the model's levels stand among all features."""

@@ -10,18 +10,23 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch
 
 def build_optimizer(
     name: str,
-    groups: Iterable[tuple[Iterable[Parameter], float]],
+    groups: Iterable[tuple[Iterable[Parameter], float] | tuple[Iterable[Parameter], float, bool]],
     lr: float,
     weight_decay: float,
     momentum: float = 0.9,
     nesterov: bool = True,
 ) -> torch.optim.Optimizer:
-    """An optimizer over (parameters, factor on `lr`) groups; `momentum` and `nesterov` are SGD's.
+    """An optimizer over groups of (parameters, factor on `lr`, whether weight decay applies: yes where not given).
 
-    On GPUs a step is one kernel.
+    `momentum` and `nesterov` are SGD's. On GPUs a step is one kernel.
     """
     groups = [
-        {"params": [p for p in parameters if p.requires_grad], "lr": lr * factor} for parameters, factor in groups
+        {
+            "params": [p for p in parameters if p.requires_grad],
+            "lr": lr * factor,
+            **({} if all(decayed) else {"weight_decay": 0.0}),
+        }
+        for parameters, factor, *decayed in groups
     ]
     options = {"momentum": momentum, "nesterov": nesterov and momentum > 0} if name == "sgd" else {}
     groups = [group for group in groups if group["params"]]

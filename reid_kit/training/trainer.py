@@ -41,6 +41,7 @@ class Recipe:
     clip_norm: float = 0.0
     eval_every: int = 10
     checkpoint_every: int = 0
+    freeze_epochs: int = 0  # at the start, in which the model's backbone stays as it is
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ class TrainingStep(nn.Module):
         super().__init__()
         self.model, self.objective, self.autocast = model, objective, autocast
 
-    def forward(self, images: Tensor, labels: Tensor):
+    def forward(self, images: Tensor, labels: Tensor, *cameras: Tensor):
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast):
-            features = self.model(images)
+            features = self.model(images, *cameras)
         total, values = self.objective(features, labels)
         return total, values, features.metric
 
@@ -78,6 +79,7 @@ class Trainer:
         sampler: has `set_epoch(epoch, start)` and `len()`, the batches of an epoch.
         test: model -> the metrics of the test set; "mAP" among them decides which weights are the best.
         save: (path, model, training state or None, metrics) -> writes a checkpoint.
+        cameras: of the files, for a model that takes their numbers beside the images.
     """
 
     def __init__(
@@ -95,12 +97,15 @@ class Trainer:
         recipe: Recipe,
         device: torch.device,
         hard_identities: HardIdentities | None = None,
+        cameras: Sequence[int] | None = None,
     ):
         self.model, self.objective, self.optimizer, self.schedule = model, objective, optimizer, schedule
         self.loader, self.sampler, self.files = loader, sampler, files
         self.test, self.save, self.run, self.recipe, self.device = test, save, run, recipe, device
         self.hard_identities = hard_identities
+        self.cameras = None if cameras is None else torch.tensor(cameras)
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.frozen = False
         self.ema = MovingAverage(model, recipe.ema) if recipe.ema else None
         self.step = TrainingStep(model, objective, recipe.autocast)
         self.read_every = 1 if device.type == "cpu" else RECORD_EVERY  # steps; a CPU has done what it was asked
@@ -149,6 +154,8 @@ class Trainer:
         if self.position == len(self.sampler):
             return
         self.step.train()
+        if self.recipe.freeze_epochs:
+            self.freeze(self.epoch < self.recipe.freeze_epochs)
         begun, batches = time.perf_counter(), len(self.sampler)
         title = f"epoch {self.epoch + 1}/{self.recipe.epochs}"
         self.progress = EpochProgress(title, self.position, batches, batches * (self.recipe.epochs - self.epoch - 1))
@@ -165,6 +172,13 @@ class Trainer:
         self.seconds += time.perf_counter() - begun
         self.log(self.progress.close())
 
+    def freeze(self, frozen: bool) -> None:
+        """Holds the backbone's weights and the statistics of its norms, or lets them go."""
+        self.frozen = frozen
+        self.model.backbone.train(not frozen)
+        if world_size() == 1:  # where gradients are shared, all have one to the end, and those here are dropped
+            self.model.backbone.requires_grad_(not frozen)
+
     def train_batch(self, batch) -> None:
         """One step of the optimizer."""
         seed_generators((self.recipe.seed * 1_000_003 + self.iteration) * world_size() + rank(), self.device)
@@ -173,9 +187,10 @@ class Trainer:
             group["lr"] = rate * factor
         images = batch.images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         labels = batch.labels.to(self.device, non_blocking=True)
+        cameras = [] if self.cameras is None else [self.cameras[batch.indices].to(self.device, non_blocking=True)]
         try:
             with nullcontext() if self.device.type == "cpu" else without_waits(batch.labels):
-                total, terms, embeddings = self.step(images, labels)
+                total, terms, embeddings = self.step(images, labels, *cameras)
         except NonFiniteError as error:
             raise self.not_finite(self.iteration, batch.indices, str(error)) from error
         means = [*self.objective.active_fractions, embeddings.detach().isfinite().all()]
@@ -186,6 +201,9 @@ class Trainer:
             self.read()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
+        if self.frozen:
+            for parameter in self.model.backbone.parameters():
+                parameter.grad = None
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.step.parameters(), self.recipe.clip_norm)
         self.optimizer.step()

@@ -1,6 +1,10 @@
+import pickle
+
+import cv2
 import numpy as np
 import pytest
 
+from reid_kit.data import policies
 from reid_kit.data.augment import IMAGENET_MEAN, test_transform, train_transform
 
 
@@ -60,6 +64,47 @@ def test_erasing_fills_a_rectangle_with_the_mean(picture):
 def test_colours_change_with_jitter_alone(picture):
     image = train_transform(40, 20, flip=0, pad=0, color_jitter=0.4)(picture, 1)
     assert image.dtype == np.uint8 and not np.array_equal(image, picture)
+
+
+@pytest.mark.parametrize("name", ["grey", "blur", "trivial", "rand", "grey_patch"])
+def test_each_change_with_its_probability(picture, name):
+    transform, certain = (train_transform(40, 20, flip=0, pad=0, **{name: p}) for p in (0.3, 1.0))
+    changed = [not np.array_equal(transform(picture, seed), picture) for seed in range(400)]
+    always = np.mean([not np.array_equal(certain(picture, seed), picture) for seed in range(100)])
+    assert always > 0.8  # one kind of TrivialAugment changes nothing, and a patch may be of no size
+    assert abs(np.mean(changed) - 0.3 * always) < 0.08
+    again = train_transform(40, 20, flip=0, pad=0, **{name: 1.0})
+    assert all(np.array_equal(again(picture, seed), certain(picture, seed)) for seed in (7, 3, 7))
+    result = certain(picture, 1)
+    assert result.shape == (40, 20, 3) and result.dtype == np.uint8
+
+
+def test_a_grey_image_and_a_grey_patch_keep_the_brightness(picture):
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, axis=2)
+    assert np.abs(train_transform(40, 20, flip=0, pad=0, grey=1.0)(picture, 0).astype(int) - grey).max() <= 1
+    patched = train_transform(40, 20, flip=0, pad=0, grey_patch=1.0)
+    before, shares = picture.copy(), []
+    for seed in range(100):
+        image = patched(picture, seed)
+        turned = (image == grey).all(2)
+        assert np.array_equal(image[~turned], picture[~turned])
+        rows, columns = np.flatnonzero((image != picture).any((1, 2))), np.flatnonzero((image != picture).any((0, 2)))
+        assert turned[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        shares.append(turned.mean())
+    assert 0.01 < min(shares) and max(shares) < 0.45
+    assert np.array_equal(picture, before)
+
+
+def test_the_kinds_of_trivial_augment_differ(picture):
+    transform = train_transform(40, 20, flip=0, pad=0, trivial=1.0)
+    assert len({transform(picture, seed).tobytes() for seed in range(100)}) > 60
+
+
+def test_a_transform_can_be_handed_to_a_process(picture):
+    steps = {"grey": 0.5, "blur": 0.5, "trivial": 0.5, "rand": 0.5, "grey_patch": 0.5}
+    for step in policies.changes(1.0) + policies.changes(0.3) + [policies.GreyPatch()]:
+        pickle.loads(pickle.dumps(step))
+    assert train_transform(40, 20, **steps)(picture, 3).shape == (40, 20, 3)
 
 
 def test_at_test_only_the_size_changes(picture):

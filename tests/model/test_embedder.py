@@ -166,7 +166,7 @@ def test_flipped_images_give_the_same_embedding():
     [
         ({"backbone": "resnet51"}, "unknown MODEL.BACKBONE 'resnet51'.*resnet"),
         ({"backbone": "resnet50.none"}, "unknown MODEL.BACKBONE 'resnet50.none'.*resnet50"),
-        ({"pooling": "mean"}, "average, gem, max"),
+        ({"pooling": "mean"}, "average, both, cls, gem, max, patch"),
         ({"neck": "bn"}, "bnneck, none"),
         ({"levels": ("lowest",)}, "high, low, middle"),
     ],

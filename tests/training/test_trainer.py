@@ -148,6 +148,45 @@ class Explode(ToyLoss):
         return super().compute(batch) * (self.value if self.calls == 4 else 1)
 
 
+class WithWeights(Interrupt):
+    """A loss with weights of its own, which have a gradient also while the toy model, a backbone alone, is frozen."""
+
+    def __init__(self, call=0):
+        super().__init__(call)
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def compute(self, batch):
+        return self.scale * super().compute(batch)
+
+
+@pytest.mark.parametrize("epochs, frozen", [(4, 0), (4, 2), (4, 4)])
+def test_a_frozen_backbone_stays_as_it_is(epochs, frozen):
+    states = []
+
+    def remember(model):
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"mAP": 0.5}
+
+    options = {"freeze_epochs": frozen, "epochs": epochs, "eval_every": 1}
+    trainer = toy_trainer(None, loss=WithWeights(), test=remember, **options)
+    before = weights(trainer)
+    trainer.fit()
+    assert [same(state, before) for state in states] == [epoch < frozen for epoch in range(epochs)]  # statistics too
+
+
+@pytest.mark.parametrize("call", [1, 6, 7])
+def test_a_run_stopped_while_frozen_ends_as_an_unbroken_one(tmp_path, call):
+    whole = toy_trainer(None, loss=WithWeights(), freeze_epochs=2)
+    whole.fit()
+    broken = toy_trainer(tmp_path, loss=WithWeights(call), freeze_epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit()
+    resumed = toy_trainer(tmp_path, resume=True, loss=WithWeights(), freeze_epochs=2)
+    resumed.load_state_dict(torch.load(tmp_path / "last.pt", weights_only=True)["training"])
+    resumed.fit()
+    assert same(weights(resumed), weights(whole))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_with_terms_and_files(tmp_path, value):
     trainer = toy_trainer(tmp_path, loss=Explode(value))

@@ -24,6 +24,10 @@ class ToyModel(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5))
 
+    @property
+    def backbone(self):
+        return self.layers
+
     def forward(self, images):
         feature = self.layers(images.float() / 255).mean((2, 3))
         return Features(feature, feature)
