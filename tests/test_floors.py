@@ -31,7 +31,7 @@ def imported(file: Path) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("reid_kit.")}
 
 
-@pytest.mark.parametrize("room", BENEATH)
+@pytest.mark.parametrize("room", sorted(BENEATH))
 def test_imports_run_downward(room):
     place = HOUSE / room
     files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
