@@ -1,5 +1,6 @@
 """The one place that turns a config into objects."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from reid_kit.device import usable_device
 from reid_kit.distributed import rank, world_size
 from reid_kit.errors import InputError, shortened, unknown_name
 from reid_kit.evaluation import RetrievalResult
+from reid_kit.files import short_hash
 from reid_kit.inference.testing import TestSettings, test_retrieval
 from reid_kit.losses import build_loss
 from reid_kit.losses.cross_batch_memory import CrossBatchMemory
@@ -233,6 +235,8 @@ def build_test_settings(config: CfgNode, device: torch.device) -> TestSettings:
     for level in config.TEST.LEVELS:
         if level not in config.MODEL.LEVELS:
             raise unknown_name("level of TEST.LEVELS, which are those of MODEL.LEVELS:", level, config.MODEL.LEVELS)
+    if not all(type(k) is int and k >= 1 for k in config.TEST.RANKS):
+        raise InputError(f"TEST.RANKS must be whole numbers from 1 on, got {config.TEST.RANKS}")
     return TestSettings(
         height=config.DATA.HEIGHT,
         width=config.DATA.WIDTH,
@@ -247,6 +251,8 @@ def build_test_settings(config: CfgNode, device: torch.device) -> TestSettings:
         flip=config.TEST.FLIP,
         metric=config.TEST.METRIC,
         average_precision=config.TEST.AVERAGE_PRECISION,
+        ranks=tuple(config.TEST.RANKS),
+        nmi=config.TEST.NMI,
         autocast=autocast(config.TEST.AMP, device),
     )
 
@@ -294,8 +300,12 @@ def build_trainer(config: CfgNode, dataset: RetrievalDataset, device: torch.devi
     def test(model: Embedder) -> dict[str, float]:
         return headline(test_retrieval(model, dataset, settings).result)
 
+    digest = records_digest(dataset.train)
+
     def save(path: Path, model: Embedder, training: dict | None, metrics: dict[str, float]) -> None:
         described = {"config": config.dump(), "dataset": dataset.name, "labels": labels}
+        described["chosen"] = chosen(config, training and training["epoch"])
+        training = training and {**training, "images": digest}
         save_checkpoint(path, model, **described, metrics=metrics, training=training)
 
     pool = config.SAMPLER.HARD_IDENTITY_POOL
@@ -324,6 +334,24 @@ def build_trainer(config: CfgNode, dataset: RetrievalDataset, device: torch.devi
         device=device,
         hard_identities=HardIdentities(len(labels), pool) if pool else None,
     )
+
+
+def chosen(config: CfgNode, epoch: int | None) -> str:
+    """Which weights of a run a checkpoint holds: those of an epoch, or (None) those that did best in its tests."""
+    epochs = config.TRAIN.EPOCHS
+    if epoch is None and config.TRAIN.EVAL_EVERY < epochs:
+        return "best of the test-set evaluations"
+    return "last epoch" if epoch in (None, epochs) else f"epoch {epoch} of {epochs}"
+
+
+def records_digest(records: list[Record]) -> str:
+    """What a run is trained on: how many images, and a hash of their paths, identities, boxes and domains in order.
+
+    Paths count from the folder that holds them all, so that a dataset may be moved.
+    """
+    top = os.path.commonpath([record.path.parent for record in records])
+    lines = [[os.path.relpath(record.path, top), record.identity_name, record.box, record.domain] for record in records]
+    return f"{len(records):,} images, {short_hash(json.dumps(lines))}"
 
 
 def headline(result: RetrievalResult) -> dict[str, float]:

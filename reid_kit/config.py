@@ -53,8 +53,12 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         path = find_config(path)
         for source, tree in reversed(_with_bases(Path(path), (), set())):
             _merge(config, tree, source)
-        config.TRAIN.OUTPUT = config.TRAIN.OUTPUT or str(Path("runs") / Path(path).stem)
-    return _overridden(config, overrides)
+    config = _overridden(config, overrides)
+    if path is not None and not config.TRAIN.OUTPUT.strip():
+        config.defrost()
+        config.TRAIN.OUTPUT = str(Path("runs") / Path(path).stem)
+        config.freeze()
+    return config
 
 
 def config_from_text(

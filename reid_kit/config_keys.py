@@ -141,5 +141,7 @@ KEYS = {
     "TEST.FEATURE": Key("inference", "inference: after the neck; metric: before it", choices=("inference", "metric")),
     "TEST.LEVELS": Key([], "those of MODEL.LEVELS whose features are compared, side by side; []: all"),
     "TEST.FLIP": Key(False, "average the features of an image and its mirror image"),
+    "TEST.RANKS": Key([], "the k of CMC@k (Recall@k); []: the dataset's own", numbers=True),
+    "TEST.NMI": Key(False, "also cluster the gallery and give the normalised mutual information"),
     "TEST.AVERAGE_PRECISION": Key("step", "trapezoid: Market-1501's script", choices=("step", "trapezoid")),
 }

@@ -91,7 +91,7 @@ def hold(folder: str | Path, otherwise: str) -> Iterator[None]:
         InputError: another process works there; the folder cannot be made or written.
     """
     folder = Path(folder)
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    made = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
     try:
         descriptor = _lock(folder, otherwise)
         try:
@@ -223,7 +223,6 @@ def take_folder(folder: Path, stamp: str, kind: str, otherwise: str) -> dict | N
     found = read_stamp(folder / stamp, kind)
     if found is None and (others := [path.name for path in folder.iterdir() if path.name != LOCK]):
         raise InputError(
-            f"{folder} holds {sorted(others)[0]} and was not made by this command, so it is left alone: "
-            f"it is not {kind}. Move it, or {otherwise}"
+            f"{folder} is not this {kind}: it holds {min(others)}, and is left alone. Move that, or {otherwise}"
         )
     return found

@@ -2,7 +2,8 @@
 
   python tools/compare.py configs/market_softmax.yaml configs/market_srt.yaml --seeds 3 --output runs/compare_market
 
-Each run has a folder in --output. The same command goes on where it was broken off, and leaves finished runs alone.
+Each run has a folder in --output, by the name of its config and its seed. The same command goes on where it was broken
+off, and leaves finished runs alone.
 """
 
 import argparse
@@ -13,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from reid_kit.cli.train import train
+from reid_kit.cli.train import check_same, train
 from reid_kit.config import load_config
 from reid_kit.distributed import rank, start_processes
 from reid_kit.errors import InputError
-from reid_kit.files import write_atomically
+from reid_kit.files import hold, short_hash, write_atomically
 from reid_kit.report.markdown import markdown_table
 from reid_kit.report.tables import in_percent
 
@@ -34,26 +35,79 @@ def main(arguments: argparse.Namespace) -> None:
     overrides = arguments.configs[len(files) :]
     if not files or arguments.configs[: len(files)] != files:
         raise InputError("give the config files first, each ending in .yaml, then KEY VALUE pairs")
+    if arguments.seeds < 1:
+        raise InputError(f"--seeds must be at least 1, got {arguments.seeds}")
+    set_here = {"TRAIN.SEED": "--seeds", "TRAIN.OUTPUT": "--output"}
+    for key in overrides[::2]:
+        if key in set_here:
+            raise InputError(f"{key} would have no effect: compare sets it for each run; give {set_here[key]}")
     rows = {}
-    for file in files:
-        rows[Path(file).stem] = [
-            one_run(file, arguments.output / f"{Path(file).stem}-seed{seed}", seed, overrides)
-            for seed in range(arguments.seeds)
+    for name, file in row_names(files).items():
+        rows[name] = [
+            one_run(file, arguments.output / f"{name}-seed{seed}", seed, overrides) for seed in range(arguments.seeds)
         ]
     if rank() == 0:
-        table = markdown(rows)
-        write_atomically(arguments.output / "compare.md", table + "\n")
-        write_atomically(arguments.output / "compare.csv", comma_separated(rows))
-        print(f"\n{table}\n\n{arguments.output / 'compare.md'}, {arguments.output / 'compare.csv'}")
+        table, lines = markdown(rows), comma_separated(rows)
+        with hold(arguments.output, "choose another --output"):
+            place = table_place(arguments.output, lines)
+            write_atomically(place.with_suffix(".md"), table + "\n")
+            write_atomically(place.with_suffix(".csv"), lines)
+        print(f"\n{table}\n\n{place.with_suffix('.md')}, {place.with_suffix('.csv')}")
+
+
+def row_names(files: Sequence[str]) -> dict[str, str]:
+    """The file of each row by the row's name: the file's without suffix, with its folders' where several have it."""
+    paths = [Path(file).resolve() for file in files]
+    if len(set(paths)) < len(paths):
+        raise InputError(f"a config is given twice: {', '.join(files)}")
+    parts = [path.with_suffix("").parts for path in paths]
+    names = []
+    for own in parts:
+        length = 1
+        while sum(other[-length:] == own[-length:] for other in parts) > 1 and length < len(own):
+            length += 1
+        names.append("-".join(part.strip("/") for part in own[-length:]))
+    if len(set(names)) < len(names):
+        raise InputError(f"two of the configs would have one row, as {names}; rename one")
+    return dict(zip(names, files))
+
+
+def table_place(output: Path, lines: str) -> Path:
+    """Where the table goes, without suffix: compare, unless that holds a table with rows that this one has not."""
+    place = output / "compare"
+    there = [place.with_suffix(suffix).exists() for suffix in (".md", ".csv")]
+    if any(there):
+        before = place.with_suffix(".csv").read_text(errors="replace").splitlines() if all(there) else ["unknown"]
+        if not set(before) <= set(lines.splitlines()):
+            return output / f"compare-{short_hash(lines)}"
+    return place
 
 
 def one_run(file: str, folder: Path, seed: int, overrides: Sequence[str]) -> dict[str, float]:
-    """The measures of a run; it is trained, or trained to its end, where it has none."""
+    """The measures of a run; it is trained, or trained to its end, where it has none.
+
+    Raises:
+        InputError: what stands in its folder is of another config, or its results cannot be read.
+    """
     results = folder / "results.json"
-    if not results.exists():
-        config = load_config(file, [*overrides, "TRAIN.SEED", str(seed), "TRAIN.OUTPUT", str(folder)])
+    config = load_config(file, [*overrides, "TRAIN.SEED", str(seed), "TRAIN.OUTPUT", str(folder)])
+    if results.exists():
+        saved = folder / "config.yaml"
+        if not saved.exists():
+            raise InputError(
+                f"{results} stands there without {saved.name}, so that nobody knows what it is of; move it"
+            )
+        check_same(config, saved.read_text(), saved)
+    else:
         train(config, resume=(folder / "last.pt").exists())
-    return json.loads(results.read_text())["measures"]
+    try:
+        found = json.loads(results.read_bytes())["measures"]
+        return {name: float(value) for name, value in found.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{results} cannot be read as a run's results ({type(error).__name__}: {error}). Delete it: the "
+            f"same command then tests the run again"
+        ) from error
 
 
 def columns(rows: dict[str, list[dict[str, float]]]) -> list[str]:

@@ -3,35 +3,40 @@
   python tools/extract.py --checkpoint runs/market_srt/best.pt --data market1501 --root datasets --output market.npz
   python tools/extract.py --checkpoint runs/market_srt/best.pt --images my/photos --output photos.safetensors
 
-The file holds `features` (N, D) float32, `paths`, and `model`; of a dataset also `identities`, `cameras` (-1: none) and
-`split` ("query" or "gallery"). `tools/test.py --features FILE` evaluates it. In memory there are never the features of
-more than a part of the images. A run that was broken off goes on after its last whole part.
+The file holds `features` (N, D) float32 as the model's metric compares them (TEST.METRIC cosine: L2-normalised),
+`paths`, `model` and `notes`, JSON of how they were made and are measured; of a dataset also `identities` and `cameras`
+(-1: none), their names, and `split` ("query" or "gallery"). `tools/test.py --features FILE` evaluates it. In memory
+there are never the features of more than a part of the images. A run that was broken off goes on after its last whole
+part.
 """
 
 import argparse
-import hashlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch.nn.functional as F
 from torch import nn
 
 from reid_kit.build import build_dataset, build_device, build_test_settings
+from reid_kit.cli.effective import OF_IMAGES, refuse_keys, refuse_options
 from reid_kit.config import config_from_text
-from reid_kit.data.records import Record
+from reid_kit.data.records import Protocol, Record
 from reid_kit.errors import InputError
 from reid_kit.evaluation.feature_files import SAVE, write_feature_file
-from reid_kit.files import write_atomically
+from reid_kit.files import clear_leftovers, hold, refuse_existing, short_hash, take_folder, write_atomically
 from reid_kit.image_files import find_images
+from reid_kit.inference.stored import notes_of
 from reid_kit.inference.testing import TestSettings, embed_records
 from reid_kit.model.checkpoint import load_checkpoint, load_model
 from reid_kit.model.fingerprint import fingerprint
 
 PART = 4096  # images whose features are in memory at once
+PROGRESS, ROWS, KIND = "progress.json", "features", "extraction of reid_kit"  # in the folder of one that goes on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,71 +53,98 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> None:
     if (arguments.data is None) == (arguments.images is None):
         raise InputError("give either --data NAME or --images DIR")
-    if arguments.output.suffix not in SAVE or arguments.output.exists():
-        raise InputError(f"--output {arguments.output} must be a new file that ends in {' or '.join(SAVE)}")
+    if arguments.images is not None:
+        of_dataset = {
+            key: True for key in arguments.overrides[::2] if key in ("DATA.NAME", "DATA.ROOT", "DATA.OPTIONS")
+        }
+        refuse_options({"--root": arguments.root, **of_dataset}, "--images says where the images are")
+    refuse_keys(arguments.overrides, OF_IMAGES, "the model comes from the checkpoint as it was trained")
+    if arguments.output.suffix not in SAVE:
+        raise InputError(f"--output {arguments.output} must end in {' or '.join(SAVE)}")
+    folder = arguments.output.with_name(f"{arguments.output.name}.partial")
+    with hold(folder, "choose another --output"):
+        refuse_existing(arguments.output)
+        clear_leftovers(folder.parent, arguments.output.name)
+        state = take_folder(folder, PROGRESS, KIND, "choose another --output") or {}
+        extract(arguments, folder, state)
+        for name in (PROGRESS, ROWS):
+            (folder / name).unlink()
+    with suppress(OSError):  # it is gone, or somebody has put something into it
+        folder.rmdir()
+
+
+def extract(arguments: argparse.Namespace, folder: Path, state: dict) -> None:
+    """Embeds the images by way of `folder`, whose `state` an earlier run has left, and writes the feature file."""
     content = load_checkpoint(arguments.checkpoint)
     config = config_from_text(content["config"], arguments.overrides, arguments.data, arguments.root)
     device = build_device(config)
-    records, split = find_records(arguments, config)
+    records, split, protocol = find_records(arguments, config)
     model, settings = load_model(arguments.checkpoint, device), build_test_settings(config, device)
-
-    folder = arguments.output.with_suffix(".partial")
-    left_out = set(embed_in_parts(model, records, settings, folder, fingerprint(model)))
+    weights = fingerprint(model)
+    width = len(model.columns(settings.levels)) if settings.levels else model.embedding_size
+    left_out = set(embed_in_parts(model, records, settings, folder, [weights, width], state))
     kept = [position for position in range(len(records)) if position not in left_out]
     if not kept:
         raise InputError(f"none of the {len(records):,} images could be read; there is nothing to write")
+    notes = notes_of(settings, protocol, content.get("chosen", "")) | {"fingerprint": weights}
     arrays = {
-        "features": np.memmap(folder / "features", np.float32, "r", shape=(len(kept), model.embedding_size)),
+        "features": np.memmap(folder / ROWS, np.float32, "r", shape=(len(kept), width)),
         "paths": np.array([str(records[position].path) for position in kept]),
         "model": np.array(content["model_name"]),
+        "notes": np.array(json.dumps(notes)),
     }
     if split:
-        cameras = [records[position].camera for position in kept]
+        found = [records[position] for position in kept]
         arrays |= {
-            "identities": np.array([records[position].identity for position in kept]),
-            "cameras": np.array([-1 if camera is None else camera for camera in cameras]),
+            "identities": np.array([record.identity for record in found]),
+            "cameras": np.array([-1 if record.camera is None else record.camera for record in found]),
+            "identity_names": np.array([record.identity_name for record in found]),
+            "camera_names": np.array([record.camera_name for record in found]),
             "split": np.array([split[position] for position in kept]),
         }
-    write_feature_file(arguments.output, arrays)
-    shutil.rmtree(folder)
-    print(f"{len(kept):,} features of {model.embedding_size} numbers: {arguments.output}")
+    write_feature_file(arguments.output, arrays, replace=False)
+    print(f"{len(kept):,} features of {width} numbers: {arguments.output}")
 
 
 def embed_in_parts(
-    model: nn.Module, records: Sequence[Record], settings: TestSettings, folder: Path, checkpoint: str
+    model: nn.Module, records: Sequence[Record], settings: TestSettings, folder: Path, of_model: list, found: dict
 ) -> list[int]:
-    """Writes the features to `folder`/features, row after row, and returns the positions of images left out.
+    """Writes the features to a file of `folder`, row after row, and returns the positions of images left out.
 
-    What stands there of an earlier run is kept, if it was of the same checkpoint, images and settings.
+    Features that are compared by direction are L2-normalised. What stands there of an earlier run, by the state
+    `found`, is kept, if it was of the same model, images and settings.
+
+    Args:
+        of_model: its fingerprint and how many numbers a feature has.
 
     Raises:
         InputError: the folder is another extraction's; an image cannot be read; the disk is full.
     """
     same = replace(settings, batch_size=0, workers=0)  # what no feature depends on
-    plan = [checkpoint, repr(same), *((str(record.path), record.box) for record in records)]
-    state = {"plan": hashlib.sha256(json.dumps(plan).encode()).hexdigest(), "done": 0, "left_out": []}
-    folder.mkdir(parents=True, exist_ok=True)
-    progress = folder / "progress.json"
-    if progress.exists():
-        found = json.loads(progress.read_text())
-        if found["plan"] != state["plan"]:
-            raise InputError(
-                f"{folder} holds a part of another extraction: the checkpoint, the images or the settings differ. "
-                f"Delete it, or choose another --output"
-            )
-        state = found
-    with open(folder / "features", "ab") as file:
-        rows = state["done"] - len(state["left_out"])
-        file.truncate(rows * model.embedding_size * np.dtype(np.float32).itemsize)
+    plan = [of_model, repr(same), *((str(record.path), record.box) for record in records)]
+    state = {"kind": KIND, "version": 1, "plan": short_hash(json.dumps(plan)), "done": 0, "left_out": []}
+    if found and found.get("plan") != state["plan"]:
+        raise InputError(
+            f"{folder} holds a part of another extraction: the checkpoint, the images or the settings differ. "
+            f"Delete it, or choose another --output"
+        )
+    state |= found
+    write_atomically(folder / PROGRESS, json.dumps(state))  # first, as it says that the folder is ours
+    with open(folder / ROWS, "ab") as file:
+        size = (state["done"] - len(state["left_out"])) * of_model[1] * np.dtype(np.float32).itemsize
+        if file.tell() < size:
+            raise InputError(f"{folder}: its rows do not reach as far as its {PROGRESS} says; delete the folder")
+        file.truncate(size)
         while state["done"] < len(records):
             first = state["done"]
             part = records[first : first + PART]
-            found = embed_records(model, part, settings, f"images from {first:,} of {len(records):,}")
-            readable = set(found.records)
-            append(file, found.features.numpy())
+            images = embed_records(model, part, settings, f"images from {first:,} of {len(records):,}")
+            features = F.normalize(images.features) if settings.metric == "cosine" else images.features
+            readable = set(images.records)
+            append(file, features.numpy())
             state["left_out"] += [first + place for place, record in enumerate(part) if record not in readable]
             state["done"] += len(part)
-            write_atomically(progress, json.dumps(state))
+            write_atomically(folder / PROGRESS, json.dumps(state))
     return state["left_out"]
 
 
@@ -127,14 +159,17 @@ def append(file, rows: np.ndarray) -> None:
         ) from error
 
 
-def find_records(arguments: argparse.Namespace, config) -> tuple[list[Record], list[str]]:
-    """What to embed, and the split each belongs to; images of a folder belong to none."""
+def find_records(arguments: argparse.Namespace, config) -> tuple[list[Record], list[str], Protocol | None]:
+    """What to embed, the split each belongs to, and the protocol; images of a folder have neither."""
     if arguments.images is None:
         dataset = build_dataset(config)
         if dataset.protocol.same_set:
-            return dataset.gallery, ["gallery"] * len(dataset.gallery)
-        return dataset.query + dataset.gallery, ["query"] * len(dataset.query) + ["gallery"] * len(dataset.gallery)
+            return dataset.gallery, ["gallery"] * len(dataset.gallery), dataset.protocol
+        split = ["query"] * len(dataset.query) + ["gallery"] * len(dataset.gallery)
+        return dataset.query + dataset.gallery, split, dataset.protocol
+    if arguments.images.is_file():
+        return [Record(arguments.images, 0)], [], None
     images = find_images(arguments.images)
     for text in images.left_out:
         print(f"note: {text}")
-    return [Record(path, 0) for path in images.paths], []
+    return [Record(path, 0) for path in images.paths], [], None

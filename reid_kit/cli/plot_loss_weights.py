@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from reid_kit.files import write_atomically
+from reid_kit.files import refuse_existing, write_atomically
 from reid_kit.losses import build_loss
 from reid_kit.losses.base import Batch, EmbeddingLoss
 from reid_kit.losses.soft_ranking_threshold import soft_ranks
@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
+    refuse_existing(arguments.output)
     write_atomically(arguments.output, draw())
     print(f"pair weights of {len(LOSSES)} losses, and distances against ranks: {arguments.output}")
 

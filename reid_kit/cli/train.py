@@ -8,8 +8,11 @@ torchrun --nproc-per-node 4 tools/train.py --config configs/market_srt.yaml
 """
 
 import argparse
+from collections.abc import Collection
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from yacs.config import CfgNode
@@ -23,6 +26,7 @@ from reid_kit.build import (
     build_test_settings,
     build_trainer,
     label_map,
+    records_digest,
 )
 from reid_kit.cli.fitness import check_fitness
 from reid_kit.cli.tables import dataset_table
@@ -30,11 +34,13 @@ from reid_kit.config import config_from_text, load_config
 from reid_kit.data.records import RetrievalDataset
 from reid_kit.distributed import in_agreement, rank, start_processes, wait_for_all
 from reid_kit.errors import InputError
-from reid_kit.files import write_atomically
-from reid_kit.inference.results import write_results
-from reid_kit.inference.testing import test_retrieval
-from reid_kit.model.checkpoint import load_checkpoint, load_model
-from reid_kit.reading import parsing, read_text
+from reid_kit.files import hold, write_atomically
+from reid_kit.inference.results import EMBED_DISTANCE, write_results
+from reid_kit.inference.testing import embed_thresholds, test_retrieval
+from reid_kit.model.checkpoint import load_checkpoint, load_model, save_thresholds
+from reid_kit.model.embedder import Embedder
+from reid_kit.reading import parsing
+from reid_kit.report.tables import threshold_table
 from reid_kit.report.training_curves import training_curves
 from reid_kit.training.run_folder import RunFolder
 from reid_kit.training.trainer import Trainer
@@ -66,10 +72,11 @@ def dry_run(config: CfgNode) -> None:
     It downloads no weights and trains nothing, but it reads local weights and one batch of images.
     """
     build_device(config)
-    RunFolder(config.TRAIN.OUTPUT, config.dump())
+    RunFolder(config.TRAIN.OUTPUT, config.dump(), read_state=read_training_state)
     model = build_model(config, weights="none" if config.MODEL.WEIGHTS == "imagenet" else None)
     count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{config.dump()}\n{config.MODEL.BACKBONE}: {count / 1e6:.2f} million parameters\n", flush=True)
+    print(f"{config.dump()}\n{config.MODEL.BACKBONE}: {count / 1e6:.2f} million parameters")
+    print(f"{normalisation(model)}\n", flush=True)
     dataset = build_dataset(config)
     print(dataset_table(dataset), *(f"note: {note}" for note in check_fitness(config, dataset)), sep="\n")
     labels = label_map(dataset.train)
@@ -80,90 +87,154 @@ def dry_run(config: CfgNode) -> None:
 
 
 def train(config: CfgNode, resume: bool) -> None:
-    """Trains to the end, tests the best weights, and leaves numbers and pictures in the run folder."""
+    """Trains to the end, tests the best weights, and leaves numbers and pictures in the run folder.
+
+    The first process holds the folder from before it reads anything there to the end.
+    """
     folder = Path(config.TRAIN.OUTPUT)
-    device, dataset, run = in_agreement(lambda: begin(config, resume))
-    trainer = in_agreement(lambda: prepare(config, dataset, device, run, resume))
-    try:
-        trainer.fit()
-    except KeyboardInterrupt:
+    with ExitStack() as stack:
+        held = hold(folder, "give TRAIN.OUTPUT another folder") if rank() == 0 else nullcontext()
+        in_agreement(lambda: stack.enter_context(held))
+        device, dataset, run, content = in_agreement(lambda: begin(config, resume))
         if run:
-            print(f"stopped at iteration {trainer.iteration}; the same command with --resume goes on from {run.last}")
-        raise
-    wait_for_all()  # the first process writes best.pt
-    best = folder / "best.pt"
-    settings = replace(build_test_settings(config, device), histogram=True)
-    tested = test_retrieval(load_model(best, device), dataset, settings)
-    if run:
-        facts = {"checkpoint": str(best), "dataset": dataset.name, "training_seconds": round(trainer.seconds, 1)}
-        table = write_results(folder, dataset.name, tested, facts)
-        write_atomically(folder / "curves.png", training_curves(run.records()))
-        run.close()
-        print(f"\ntrained in {trainer.seconds:.0f} s; the best weights, {best}:\n\n{table}\n")
-        print(f"ranked lists: {folder / 'ranked_list.png'}\ncurves:       {folder / 'curves.png'}")
-    wait_for_all()  # who compares runs reads results.json next
+            stack.callback(run.close)
+        trainer = in_agreement(lambda: prepare(config, dataset, device, run, content))
+        try:
+            trainer.fit()
+        except KeyboardInterrupt:
+            if run:
+                print(
+                    f"stopped at iteration {trainer.iteration}; the same command with --resume goes on from {run.last}"
+                )
+            raise
+        wait_for_all()  # the first process writes best.pt
+        test_best(config, dataset, device, trainer)
+        wait_for_all()  # who compares runs reads results.json next
 
 
-def begin(config: CfgNode, resume: bool) -> tuple[torch.device, RetrievalDataset, RunFolder | None]:
-    """Device, dataset and, in the first process, the run folder."""
-    device, dataset, run = build_device(config), build_dataset(config), None
-    notes = check_fitness(config, dataset)
+def begin(
+    config: CfgNode, resume: bool
+) -> tuple[torch.device, RetrievalDataset, RunFolder | None, dict[str, Any] | None]:
+    """Device, dataset, in the first process the run folder, and the checkpoint that a resumed run goes on from."""
+    folder, run = Path(config.TRAIN.OUTPUT), None
+    content = begun(folder / "last.pt", config) if resume else None
     if rank() == 0:
+        run = RunFolder(folder, config.dump(), resume, read_training_state)
+    device, dataset = build_device(config), build_dataset(config)
+    notes = check_fitness(config, dataset)
+    if run:
         print(dataset_table(dataset), flush=True)
-        folder = Path(config.TRAIN.OUTPUT)
-        if resume:
-            check_same(config, folder)
-        run = RunFolder(folder, config.dump(), resume)
         for note in notes:
             print(f"note: {note}", flush=True)
-    return device, dataset, run
+    if content:
+        check_images(content, dataset, folder / "last.pt")
+    return device, dataset, run, content
 
 
 def prepare(
-    config: CfgNode, dataset: RetrievalDataset, device: torch.device, run: RunFolder | None, resume: bool
+    config: CfgNode,
+    dataset: RetrievalDataset,
+    device: torch.device,
+    run: RunFolder | None,
+    content: dict[str, Any] | None,
 ) -> Trainer:
     """The trainer, where a resumed run left it."""
     trainer = build_trainer(config, dataset, device, run)
     if run and trainer.model.backbone.loaded:
         print(f"note: {trainer.model.backbone.loaded}", flush=True)
-    if resume:
-        last = Path(config.TRAIN.OUTPUT) / "last.pt"
-        with parsing(str(last), "the training state of a run with this config"):
-            trainer.load_state_dict(resumable(last, dataset))
-        if run:
+    resumed = bool(content)
+    if content:
+        with parsing(str(Path(config.TRAIN.OUTPUT) / "last.pt"), "the training state of a run with this config"):
+            trainer.load_state_dict(content["training"])
+        content.clear()  # its memory
+    if run:
+        print(normalisation(trainer.model), flush=True)
+        if resumed:
             print(f"resumed at epoch {trainer.epoch + 1}, iteration {trainer.iteration}", flush=True)
     return trainer
 
 
-def resumable(path: Path, dataset: RetrievalDataset) -> dict:
-    """The training state of a checkpoint of a run on `dataset`."""
-    content = load_checkpoint(path)
+def test_best(config: CfgNode, dataset: RetrievalDataset, device: torch.device, trainer: Trainer) -> None:
+    """Tests best.pt, adds the thresholds to it, and writes the results into the run folder."""
+    best, run = Path(config.TRAIN.OUTPUT) / "best.pt", trainer.run
+    settings = replace(build_test_settings(config, device), histogram=True)
+    model = load_model(best, device)
+    tested = test_retrieval(model, dataset, settings, load_checkpoint(best).get("chosen", ""))
+    thresholds = embed_thresholds(model, tested)
+    if run:
+        save_thresholds(best, thresholds.values())
+        write_atomically(run.path / "curves.png", training_curves(run.records(), len(trainer.sampler)))
+        seconds = round(trainer.seconds, 1)
+        facts = {"checkpoint": str(best), "dataset": dataset.name, "training_seconds": seconds}
+        table = write_results(run.path, dataset.name, tested, facts | {"test": dict(config.TEST)}, thresholds)
+        print(f"\ntrained in {trainer.seconds:.0f} s; the best weights, {best}:\n\n{table}\n")
+        print(f"{threshold_table(thresholds, EMBED_DISTANCE)}\n")
+        print(f"ranked lists: {run.path / 'ranked_list.png'}\ncurves:       {run.path / 'curves.png'}")
+
+
+def normalisation(model: Embedder) -> str:
+    """The values that images are normalised by, as a local MODEL.WEIGHTS file may want others than timm's."""
+    sides = ("MEAN", model.arguments["mean"]), ("STD", model.arguments["std"])
+    values = ", ".join(f"MODEL.{name} {' '.join(f'{value:g}' for value in numbers)}" for name, numbers in sides)
+    return f"images in 0 .. 1 are normalised by {values}"
+
+
+def begun(last: Path, config: CfgNode) -> dict[str, Any] | None:
+    """The content of a run's last.pt, to go on from; None where it is missing, which RunFolder tells.
+
+    Raises:
+        InputError: it is no checkpoint of a run, or of a run with another config.
+    """
+    if not last.exists():
+        return None
+    content = load_checkpoint(last)
     if content["training"] is None:
         raise InputError(
-            f"{path} holds weights without a training state, as best.pt does; only a run's own last.pt resumes"
+            f"{last} holds weights without a training state, as best.pt does; only a run's own last.pt resumes"
         )
+    check_same(config, content["config"], last.parent / "config.yaml")
+    return content
+
+
+def read_training_state(checkpoint: Path) -> dict | None:
+    return load_checkpoint(checkpoint)["training"]
+
+
+def check_images(content: dict[str, Any], dataset: RetrievalDataset, last: Path) -> None:
+    """
+    Raises:
+        InputError: the dataset's training images are not those of the checkpoint `last`.
+    """
     if content["labels"] != label_map(dataset.train):
         raise InputError(
-            f"{path} was trained on {len(content['labels'])} identities, {dataset.name} now has others in its training "
+            f"{last} was trained on {len(content['labels'])} identities, {dataset.name} now has others in its training "
             f"set; point DATA.ROOT to the images that the run began with"
         )
-    return content["training"]
-
-
-def check_same(config: CfgNode, folder: Path) -> None:
-    """A run goes on with the config it began with; where the machine's own keys may differ."""
-    saved_file = folder / "config.yaml"
-    if not saved_file.exists():
-        return  # RunFolder says that there is nothing to resume
-    saved = config_from_text(read_text(saved_file, str(saved_file)))
-    differing = [
-        f"{section}.{key} was {saved[section][key]!r}, is {value!r}"
-        for section, keys in config.items()
-        for key, value in keys.items()
-        if saved[section].get(key) != value and f"{section}.{key}" not in FREE_ON_RESUME
-    ]
-    if differing:
+    now = records_digest(dataset.train)
+    then = content["training"].get("images", now)
+    if then != now:
         raise InputError(
-            f"{saved_file} and the config asked for differ: {'; '.join(differing)}. Resume with the values the run "
+            f"{last} was trained on other images of {dataset.name} ({then}; now {now}): images were added, removed or "
+            f"renamed, or belong to others. Point DATA.ROOT to the images that the run began with, or start another "
+            f"run with a new TRAIN.OUTPUT"
+        )
+
+
+def check_same(config: CfgNode, text: str, name: Path) -> None:
+    """A run goes on with the config it began with, `text`; where the machine's own keys may differ."""
+    found = differing(config, config_from_text(text), FREE_ON_RESUME)
+    if found:
+        raise InputError(
+            f"{name} and the config asked for differ: {'; '.join(found)}. Resume with the values the run "
             f"began with, or start another run with a new TRAIN.OUTPUT"
         )
+
+
+def differing(config: CfgNode, saved: CfgNode, free: Collection[str]) -> list[str]:
+    """The keys whose values differ, in words; those of `free` may."""
+    return [
+        f"{section}.{key} was {saved[section].get(key)!r}, is {value!r}"
+        for section, keys in config.items()
+        for key, value in keys.items()
+        if saved[section].get(key) != value and f"{section}.{key}" not in free
+    ]

@@ -90,6 +90,12 @@ def check_split(diagnosis: Diagnosis) -> None:
     test = {record.identity: record for record in dataset.query + dataset.gallery}
     both = sorted(train.keys() & test.keys() - dataset.nobody)
     if both:
+        if len(both) == len(test.keys() - dataset.nobody):
+            diagnosis.warnings.append(
+                f"a closed set: all {len(both)} identities of the test are in train, as in a shop whose products stay. "
+                f"The numbers say how well known ones are found; how well new ones are, they do not say"
+            )
+            return
         places = " and ".join(place(side[both[0]]) for side in (train, test))
         diagnosis.problems.append(
             f"{len(both)} identities are in train and in test, as {names(both, test)} ({places}); a model would be "

@@ -11,31 +11,27 @@ import safetensors
 import safetensors.numpy
 
 from reid_kit.errors import InputError, NonFiniteError, shortened
+from reid_kit.evaluation.image_set import ImageSet
 from reid_kit.files import new_file
 from reid_kit.reading import parse_json, read_mat, read_npz, read_safetensors
 
 HEADER_LIMIT = 100_000_000  # bytes that safetensors allows for names and metadata
 DIGEST = "sha256"  # of the arrays, in the metadata of our .safetensors files, which have no sums of their own
 ROWS = 4096  # that are looked at at once
-NAMES = ("features", "identities", "split", "cameras")
+NAMES = ("features", "identities", "split", "cameras", "notes")
 MAT = tuple(f"{side}_{kind}" for side in ("gallery", "query") for kind in ("f", "label", "cam"))
 
 
-class FeatureSet(NamedTuple):
-    """features (N, D), identities (N,), cameras (N,) or None."""
+class FeatureFile(NamedTuple):
+    """Query and gallery, one and the same object where there are no queries; and what is noted of the features."""
 
-    features: np.ndarray
-    identities: np.ndarray
-    cameras: np.ndarray | None
-
-    def with_features(self, features: np.ndarray, positions: np.ndarray | None = None) -> "FeatureSet":
-        """Other features of the same images, or of those at `positions`."""
-        kept = slice(None) if positions is None else positions
-        return FeatureSet(features, self.identities[kept], None if self.cameras is None else self.cameras[kept])
+    query: ImageSet
+    gallery: ImageSet
+    notes: dict
 
 
-def read_feature_file(path: str | Path) -> tuple[FeatureSet, FeatureSet]:
-    """Query and gallery of a feature file; one and the same object where the file has no queries.
+def read_feature_file(path: str | Path) -> FeatureFile:
+    """Query, gallery and notes of a feature file.
 
     An .npz or .safetensors holds `features`, `identities`, `split`, and optionally `cameras` (-1: none), as
     tools/extract.py writes it; identities and cameras are integers, or names in any text, which become integers here.
@@ -50,7 +46,18 @@ def read_feature_file(path: str | Path) -> tuple[FeatureSet, FeatureSet]:
     if path.suffix not in LOAD:
         raise InputError(f"{path}: features are read from .npz, .safetensors or .mat files")
     arrays = LOAD[path.suffix](path)
-    return read_mat_sides(path, arrays) if path.suffix == ".mat" else read_splits(path, arrays)
+    sides = read_mat_sides(path, arrays) if path.suffix == ".mat" else read_splits(path, arrays)
+    return FeatureFile(*sides, read_notes(path, arrays))
+
+
+def read_notes(path: Path, arrays: Mapping[str, np.ndarray]) -> dict:
+    """The array `notes`, JSON that says how the features were made and are compared; {} where there is none."""
+    if "notes" not in arrays:
+        return {}
+    notes = parse_json(str(arrays["notes"]), f"{path}: its notes")
+    if not isinstance(notes, dict):
+        raise InputError(f"{path}: its notes must hold names and values, got {notes!r:.80}")
+    return notes
 
 
 def load_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -75,7 +82,7 @@ def load_mat(path: Path) -> dict[str, np.ndarray]:
 LOAD = {".npz": load_npz, ".safetensors": load_safetensors, ".mat": load_mat}
 
 
-def read_splits(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[FeatureSet, FeatureSet]:
+def read_splits(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[ImageSet, ImageSet]:
     missing = [name for name in ("features", "split", "identities") if name not in arrays]
     if missing:
         raise InputError(f"{path} has no array {missing[0]!r}; it holds {', '.join(sorted(arrays)) or 'no other'}")
@@ -105,23 +112,23 @@ def read_splits(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[FeatureSe
             )
         cameras = None if len(absent) else cameras
 
-    def part(name: str) -> FeatureSet:
+    def part(name: str) -> ImageSet:
         rows = split == name
-        return FeatureSet(features[rows], identities[rows], None if cameras is None else cameras[rows])
+        return ImageSet(features[rows], identities[rows], None if cameras is None else cameras[rows])
 
     gallery = part("gallery")
     return (part("query") if "query" in split else gallery), gallery
 
 
-def read_mat_sides(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[FeatureSet, FeatureSet]:
-    def part(side: str) -> FeatureSet:
+def read_mat_sides(path: Path, arrays: Mapping[str, np.ndarray]) -> tuple[ImageSet, ImageSet]:
+    def part(side: str) -> ImageSet:
         features = checked_features(path, f"{side}_f", arrays[f"{side}_f"])
         labels = [f"{side}_{kind}" for kind in ("label", "cam")]
         for name in labels:
             if arrays[name].dtype.kind not in "iuf":
                 raise InputError(f"{path}: {name} must be numbers, got {arrays[name].dtype}; names go to an .npz file")
         rows = (checked_labels(path, name, arrays[name].ravel(), len(features)) for name in labels)
-        return FeatureSet(features, *rows)
+        return ImageSet(features, *rows)
 
     return part("query"), part("gallery")
 
@@ -169,14 +176,14 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
     return found.hexdigest()
 
 
-def write_feature_file(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_feature_file(path: str | Path, arrays: Mapping[str, np.ndarray], replace: bool = True) -> None:
     """Writes arrays to an .npz or .safetensors file, whole or not at all; a memory-mapped array is not read at once.
 
     Raises:
-        InputError: the disk is full; or text too long for a .safetensors file.
+        InputError: the disk is full; text too long for a .safetensors file; the file is there, without `replace`.
     """
     path = Path(path)
-    with new_file(path) as temporary:
+    with new_file(path, replace) as temporary:
         SAVE[path.suffix](temporary, arrays)
 
 

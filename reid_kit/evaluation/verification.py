@@ -11,7 +11,7 @@ from torch import Tensor
 from reid_kit.distributed import sum_over_processes
 from reid_kit.errors import InputError
 from reid_kit.evaluation.distances import Distances, blocks
-from reid_kit.operating_point import OperatingPoint
+from reid_kit.operating_point import FALSE_MATCH_RATES, OperatingPoint
 
 BINS = 2**14
 COUNTED = 2**22  # values of one histogram: float32 counts to 2**24, and their distances are held beside all others
@@ -43,7 +43,7 @@ class DistanceHistogram:
         seen, pairs = int(false[edge]), int(false[-1])
         return OperatingPoint(float(self.edges[edge]), *rates, clopper_pearson(seen, pairs), pairs)
 
-    def points(self, false_match_rates: Sequence[float]) -> dict[float, OperatingPoint]:
+    def points(self, false_match_rates: Sequence[float] = FALSE_MATCH_RATES) -> dict[float, OperatingPoint]:
         """`at` each of the rates that is one pair or more; of a rarer error that many pairs say nothing."""
         return {rate: self.at(rate) for rate in false_match_rates if rate * self.negatives.sum() >= 1}
 

@@ -2,7 +2,8 @@
 
 import inspect
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -45,6 +46,7 @@ def save_checkpoint(
     labels: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
     training: Mapping | None = None,
+    chosen: str = "",
 ) -> None:
     """Writes a checkpoint, whole or not at all.
 
@@ -52,6 +54,7 @@ def save_checkpoint(
         config: the resolved config, as YAML text. dataset: what the model was trained on.
         labels: name of a training identity -> label. metrics: name -> value in 0 .. 1.
         training: what a resumed run needs; not needed to use the model.
+        chosen: which weights of the run these are, in words.
 
     Raises:
         InputError: the disk is full or the folder cannot be written.
@@ -66,10 +69,20 @@ def save_checkpoint(
         "labels": {name if isinstance(name, str) else int(name): int(label) for name, label in (labels or {}).items()},
         "metrics": {name: float(value) for name, value in (metrics or {}).items()},
         "training": training,
+        "chosen": chosen,
     }
+    write_content(path, content)
+
+
+def write_content(path: str | Path, content: Mapping) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomically(path, buffer.getbuffer())
+
+
+def save_thresholds(path: str | Path, thresholds: Iterable[OperatingPoint]) -> None:
+    """Adds to a checkpoint what its model was measured to do; `load_model` gives it as `model.thresholds`."""
+    write_content(path, {**load_checkpoint(path), "thresholds": [asdict(point) for point in thresholds]})
 
 
 def load_checkpoint(path: str | Path) -> dict:
@@ -146,7 +159,7 @@ def load_state(model: nn.Module, content: Mapping, path: str | Path) -> None:
 
 
 def load_model(checkpoint_path: str | Path, device: str | torch.device | None = None) -> Embedder:
-    """The model of a checkpoint, a shared folder or an exported file, ready to embed.
+    """The model of a checkpoint, a shared folder or an exported file, ready to embed, with the thresholds of its run.
 
     Nothing is downloaded but what `hf://organisation/name` asks for.
 

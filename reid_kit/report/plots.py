@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 
 from reid_kit.evaluation.retrieval import RetrievalResult
 from reid_kit.evaluation.verification import DistanceHistogram
-from reid_kit.report.tables import FALSE_MATCH_RATES
 
 RANKS = 50
 BARS = 128
@@ -20,7 +19,10 @@ def result_curves(result: RetrievalResult, name: str) -> bytes:
     found = np.sort(result.first_match_rank[result.first_match_rank > 0])
     ranks = np.arange(1, RANKS + 1)
     cmc.plot(ranks, 100 * np.searchsorted(found, ranks, side="right") / result.queries, marker=".")
-    cmc.set(title=f"{name}: CMC", xlabel="rank", ylabel="queries with a match at that rank or before, %")
+    cmc.set(
+        title=f"{name}: CMC".replace("$", r"\$"), xlabel="rank", ylabel="queries with a match at that rank or before, %"
+    )
+    cmc.set_ylim(0, 102)
     cmc.grid(alpha=0.3)
     if result.histogram is not None:
         draw_distances(distances, result.histogram)
@@ -37,8 +39,7 @@ def draw_distances(axes, histogram: DistanceHistogram) -> None:
     ):
         bars = counts.reshape(BARS, -1).sum(1)
         axes.stairs(100 * bars / max(bars.sum(), 1), edges, fill=True, alpha=0.5, color=color, label=label)
-    for rate, style in zip(FALSE_MATCH_RATES, (":", "--", "-")):
-        point = histogram.at(rate)
+    for (rate, point), style in zip(histogram.points().items(), (":", "--", "-")):
         label = f"false matches {rate:g}: {100 * point.true_match_rate:.1f} % of true ones"
         axes.axvline(point.threshold, color="black", lw=1, ls=style, label=label)
     seen = np.flatnonzero(histogram.positives + histogram.negatives)

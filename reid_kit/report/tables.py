@@ -7,25 +7,24 @@ from types import MappingProxyType
 import numpy as np
 
 from reid_kit.evaluation.retrieval import RetrievalResult
+from reid_kit.operating_point import OperatingPoint
 from reid_kit.report.markdown import markdown_table
-
-FALSE_MATCH_RATES = (1e-4, 1e-3, 1e-2)
 
 
 def result_table(
     results: Mapping[str, RetrievalResult],
-    cmc_name: str = "CMC",
+    cmc: str = "CMC",
     nmi: Mapping[str, float | None] = MappingProxyType({}),
 ) -> str:
     """A Markdown table, in percent, of results by name; their protocols beneath.
 
     Args:
-        cmc_name: "CMC", or "Recall" as metric learning calls it.
+        cmc: "CMC", or "Recall" as metric learning calls it.
         nmi: normalised mutual information by name, a last column where there is any.
     """
     clustered = any(value is not None for value in nmi.values())
     ranks = sorted({k for result in results.values() for k in result.cmc})
-    columns = ["mAP", *(f"{cmc_name}@{k}" for k in ranks), "mINP", *["NMI"] * clustered]
+    columns = ["mAP", *(f"{cmc}@{k}" for k in ranks), "mINP", *["NMI"] * clustered]
     rows = []
     for name, result in results.items():
         values = [result.mAP, *(result.cmc.get(k) for k in ranks), result.mINP, *[nmi.get(name)] * clustered]
@@ -37,7 +36,8 @@ def result_table(
 def measured(result: RetrievalResult, nmi: float | None, measures: Iterable[str]) -> dict[str, float]:
     """The values of a table's columns, as `Protocol.measures` names them: mAP, mINP, NMI, CMC@k, Recall@k."""
     numbers = {"mAP": result.mAP, "mINP": result.mINP, "NMI": nmi}
-    return {name: result.cmc[int(name.split("@")[1])] if "@" in name else numbers[name] for name in measures}
+    numbers |= {f"{name}@{k}": value for name in ("CMC", "Recall") for k, value in result.cmc.items()}
+    return {name: numbers[name] for name in measures if numbers.get(name) is not None}
 
 
 def in_percent(value: float | None) -> str:
@@ -70,16 +70,36 @@ def box_table(results: Mapping[tuple[str, str, bool], RetrievalResult], ranks: M
     return "\n".join(lines)
 
 
-def verification_table(result: RetrievalResult) -> str:
+def cmc_name(same_sets: Iterable[bool]) -> str:
+    """What CMC@k is called: "Recall" as in metric learning, where each set is its own gallery."""
+    return "Recall" if all(same_sets) else "CMC"
+
+
+def threshold_table(points: Mapping[float, OperatingPoint], distance: str) -> str:
     """A Markdown table of the share of true matches that a threshold finds, by the false ones that it lets through."""
-    points = [(rate, result.histogram.at(rate)) for rate in FALSE_MATCH_RATES]
-    rows = [(f"{rate:g}", f"{point.threshold:.4f}", in_percent(point.true_match_rate)) for rate, point in points]
-    return markdown_table(["false-match rate", "threshold on the distance", "true-match rate"], rows)
+    if not points:
+        return "No thresholds: there are too few pairs of different identities for the false-match rates of this table."
+    rows = [
+        (
+            f"{rate:g}",
+            f"{point.threshold:.4f}",
+            in_percent(point.true_match_rate),
+            " to ".join(f"{end:.2g}" for end in point.interval),
+            f"{point.pairs:,}",
+        )
+        for rate, point in points.items()
+    ]
+    heads = ["false-match rate", f"threshold ({distance})", "true-match rate, %", "95 % interval", "of pairs"]
+    return markdown_table(heads, rows)
+
+
+def points_json(points: Mapping[float, OperatingPoint]) -> list[dict]:
+    """Operating points in types that JSON has, with the false-match rate that each was asked for."""
+    return [{"asked": rate, **asdict(point)} for rate, point in points.items()]
 
 
 def result_json(result: RetrievalResult) -> dict:
     """All of a result in types that JSON has; skipped queries have an average precision of null."""
-    points = [] if result.histogram is None else [result.histogram.at(rate) for rate in FALSE_MATCH_RATES]
     return {
         "mAP": result.mAP,
         "mINP": result.mINP,
@@ -90,5 +110,5 @@ def result_json(result: RetrievalResult) -> dict:
         "protocol": result.protocol,
         "average_precision": [None if np.isnan(value) else float(value) for value in result.average_precision],
         "first_match_rank": result.first_match_rank.tolist(),
-        "verification": [asdict(point) for point in points],
+        "verification": points_json(result.histogram.points()) if result.histogram else [],
     }

@@ -6,23 +6,33 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 
-def training_curves(records: Sequence[dict]) -> bytes:
-    """A PNG of the loss terms and of the test metrics over the iterations, from the lines of metrics.jsonl."""
-    figure = Figure(figsize=(11, 4), layout="constrained")
+def training_curves(records: Sequence[dict], epoch_length: int) -> bytes:
+    """A PNG of the loss terms, the learning rate and the test metrics over the epochs.
+
+    Args:
+        records: the lines of metrics.jsonl. epoch_length: iterations of an epoch.
+    """
+    figure = Figure(figsize=(12, 7), layout="constrained")
     train, test = ([record for record in records if record["kind"] == kind] for kind in ("train", "test"))
-    losses, shares, metrics = figure.subplots(1, 3)
+    (losses, shares), (rates, metrics) = figure.subplots(2, 2)
+
+    def draw(axes, rows: list[dict], name: str, label: str, scale: float = 1.0, marker: str = "") -> None:
+        rows = [row for row in rows if name in row]
+        epochs = [row["iteration"] / epoch_length for row in rows]
+        axes.plot(epochs, [scale * row[name] for row in rows], label=label, lw=1, marker=marker)
+
     for name in train[0] if train else ():
-        if name in ("kind", "iteration", "lr"):
-            continue
-        axes = shares if name.endswith("_active") else losses
-        axes.plot([r["iteration"] for r in train], [r[name] for r in train], label=name.removesuffix("_active"), lw=1)
+        if name not in ("kind", "iteration"):
+            axes = rates if name == "lr" else shares if name.endswith("_active") else losses
+            draw(axes, train, name, name.removesuffix("_active"))
     for name in ("mAP", "CMC@1"):
-        metrics.plot([r["iteration"] for r in test], [100 * r[name] for r in test], marker="o", label=name)
-    for axes, title in ((losses, "loss"), (shares, "active fraction"), (metrics, "test, %")):
-        axes.set(title=title, xlabel="iteration")
+        draw(metrics, test, name, name, 100, "o")
+    titles = {losses: "loss", shares: "active fraction", rates: "learning rate", metrics: "test, %"}
+    for axes, title in titles.items():
+        axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize=8)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()

@@ -14,7 +14,7 @@ from reid_kit.files import write_atomically
 # what a run writes, beside TensorBoard's events
 FILES = (
     "config.yaml", "log.txt", "metrics.jsonl", "last.pt", "best.pt", "results.json", "results.md", "result_curves.png",
-    "ranked_list.png", "worst_queries.png", "curves.png",
+    "ranked_list.png", "worst_queries.png", "curves.png", "queries.parquet",
 )  # fmt: skip
 BEFORE_THE_FIRST_STEP = {"config.yaml", "last.pt"}  # what a run has written then
 
@@ -70,7 +70,7 @@ class RunFolder:
             return (self.path / "config.yaml").exists()  # last.pt comes first: this is somebody's own
         with suppress(InputError):
             state = read_state(self.last)
-            return state is None or (state["epoch"], state["position"]) != (0, 0)
+            return state is None or (state.get("epoch"), state.get("position")) != (0, 0)
         return True
 
     def open(self) -> None:

@@ -27,6 +27,14 @@ def test_identities_on_both_sides(folder):
     assert any("1 training identities have one image, as [0001]" in warning for warning in diagnosis.warnings)
 
 
+def test_a_closed_set_is_fit_with_a_word(tmp_path):
+    """All that is tested is trained on, as in a shop; a part of it is an error."""
+    own_table(tmp_path, TABLE.replace("bob", "ann"))
+    diagnosis = diagnose("csv", tmp_path)
+    assert diagnosis.problems == []
+    assert any("a closed set: all 1 identities of the test are in train" in found for found in diagnosis.warnings)
+
+
 def test_cameras_that_are_parsed_wrongly(folder):
     for split in ("query", "bounding_box_test"):
         for path in list((folder / split).iterdir()):

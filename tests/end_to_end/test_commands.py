@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -126,8 +127,9 @@ def test_the_doctor_names_a_broken_image(demo_root, capsys):
 def test_compare_trains_each_once(demo_root, tmp_path, capsys):
     configs = [str(REPOSITORY / f"configs/market_{name}.yaml") for name in ("softmax", "srt")]
     keys = tiny(demo_root, tmp_path, TRAIN__EPOCHS="1")
-    at = keys.index("LOSS.TERMS")
-    keys = [*keys[:at], *keys[at + 2 :]]
+    for key in ("LOSS.TERMS", "TRAIN.OUTPUT"):  # of the configs, and set for each run
+        at = keys.index(key)
+        keys = [*keys[:at], *keys[at + 2 :]]
     arguments = [*configs, *keys[:2], "--seeds", "2", "--output", str(tmp_path / "compare"), *keys[2:]]
     assert run("compare", arguments) == 0
     first = capsys.readouterr().out
@@ -180,6 +182,9 @@ def test_levels_are_trained_and_tested(demo_root, tmp_path, capsys):
         cameras = [[record.camera for record in side] for side in (dataset.query, dataset.gallery)]
         expected = evaluate_retrieval(*sides, *labels, *cameras, metric="cosine", device=device)
         assert alone["mAP"] == pytest.approx(expected.mAP, abs=1e-4) and alone["mAP"] != tested["mAP"]
+    arguments = ["--checkpoint", str(tmp_path / "run/best.pt"), "--data", "demo", "TEST.LEVELS", "[low, high]"]
+    assert run("extract", [*arguments, "--output", str(tmp_path / "two.npz")]) == 0
+    assert np.load(tmp_path / "two.npz")["features"].shape[1] == 16
     model = load_model(tmp_path / "run/best.pt", "cpu")
     assert model.level_sizes == [8, 8, 8]
     images = [record.path for record in load_dataset("demo", demo_root).query[:4]]

@@ -53,12 +53,13 @@ def test_features_of_a_dataset(trained, tmp_path, capsys, monkeypatch):
     query, gallery = (arrays["split"] == name for name in ("query", "gallery"))
     assert query.sum() == expected["queries"] and str(arrays["model"]) == "test_resnet"
     with safetensors.safe_open(tmp_path / "demo.safetensors", "np") as file:
-        assert set(file.keys()) == {"features", "identities", "cameras"}
+        assert set(file.keys()) == {"features", "identities", "cameras"}  # and as text:
         for name in ("features", "identities", "cameras"):
             assert np.array_equal(file.get_tensor(name), arrays[name])
         texts = {name: json.loads(text) for name, text in file.metadata().items()}
     assert len(texts.pop("sha256")) == 64
-    assert texts == {name: arrays[name].tolist() for name in ("paths", "split", "model")}
+    names = ("paths", "split", "model", "notes", "identity_names", "camera_names")
+    assert texts == {name: arrays[name].tolist() for name in names}
     assert len(texts["paths"]) == len(arrays["features"])
     mat = {}
     for name, rows in (("query", query), ("gallery", gallery)):
@@ -70,8 +71,13 @@ def test_features_of_a_dataset(trained, tmp_path, capsys, monkeypatch):
     scipy.io.savemat(tmp_path / "demo.mat", mat)
     capsys.readouterr()
     for suffix in (".npz", ".safetensors", ".mat"):
-        assert run("test", ["--features", str(tmp_path / f"demo{suffix}"), "TEST.METRIC", "cosine"]) == 0
+        metric = [] if suffix != ".mat" else ["TEST.METRIC", "cosine"]  # our own files say which
+        assert run("test", ["--features", str(tmp_path / f"demo{suffix}"), *metric]) == 0
         assert f"{100 * expected['mAP']:.1f}" in capsys.readouterr().out
+        folder = tmp_path / f"test_demo{suffix}{'_metric_cosine' if metric else ''}"
+        found = json.loads((folder / "results.json").read_text())
+        assert found["mAP"] == pytest.approx(expected["mAP"]) and (folder / "results.md").exists()
+        assert metric or found["protocol"] == expected["protocol"]
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
@@ -84,7 +90,7 @@ def test_an_extraction_goes_on_after_its_last_part(photos, tmp_path, monkeypatch
     assert len(sizes) > 2 and max(sizes) == 10
     sizes = broken_off(monkeypatch, after=1)
     assert run("extract", [*photos, "--output", str(again)]) == 130
-    with open(again.with_suffix(".partial") / "features", "ab") as file:
+    with open(again.with_name(f"{again.name}.partial") / "features", "ab") as file:
         file.write(b"half a row")  # as far as the disk got when the power went
     assert run("extract", [*photos, "--output", str(again)]) == 0
     assert sizes == expected
@@ -99,7 +105,7 @@ def test_a_part_of_another_extraction_is_not_joined(photos, tmp_path, monkeypatc
     arguments = [*photos, "--output", str(tmp_path / "a.npz")]
     assert run("extract", arguments) == 130
     assert run("extract", [*arguments, "TEST.FLIP", "true"]) == 2
-    assert "a.partial holds a part of another extraction" in capsys.readouterr().err
+    assert "a.npz.partial holds a part of another extraction" in capsys.readouterr().err
     assert run("extract", [*arguments, "TEST.BATCH_SIZE", "7"]) == 0  # no feature depends on that
 
 
@@ -116,7 +122,7 @@ def test_unreadable_images_are_left_out_where_asked(photos, demo_root, tmp_path,
         assert run("extract", [*arguments, str(tmp_path / "b.npz"), "DATA.ON_BAD_IMAGE", "skip"]) == 0
     arrays = dict(np.load(tmp_path / "b.npz"))
     assert [path[-5] for path in arrays["paths"]] == ["0", "2", "3", "5", "6"] and len(arrays["features"]) == 5
-    assert arrays.keys() == {"features", "paths", "model"}  # photos of a folder have no identities
+    assert arrays.keys() == {"features", "paths", "model", "notes"}  # photos of a folder have no identities
     assert run("test", ["--features", str(tmp_path / "b.npz")]) == 2
     assert "has no array 'split'" in capsys.readouterr().err
 
@@ -157,8 +163,8 @@ def test_files_that_cannot_be_used(trained, tmp_path, capsys):
         (["test", "--features", str(tmp_path / "none.mat")], "cannot be read"),
         (["test", "--features", "features.csv"], ".npz, .safetensors or .mat"),
         (["extract", *checkpoint, "--output", "x.npz"], "either --data NAME or --images"),
-        (["extract", *checkpoint, "--images", ".", "--output", str(tmp_path / "bare.npz")], "must be a new file"),
-        (["extract", *checkpoint, "--images", ".", "--output", "features.h5"], "ends in .npz or .safetensors"),
+        (["extract", *checkpoint, "--images", ".", "--output", str(tmp_path / "bare.npz")], "bare.npz exists"),
+        (["extract", *checkpoint, "--images", ".", "--output", "features.h5"], "must end in .npz or .safetensors"),
         (["extract", *checkpoint, "--images", str(tmp_path), "--output", str(tmp_path / "x.npz")], "no images below"),
     ):
         assert run(arguments[0], arguments[1:]) == 2

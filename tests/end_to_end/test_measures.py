@@ -22,14 +22,15 @@ def trained(demo_root, tmp_path_factory):
 def test_a_report_with_pictures(trained):
     results = json.loads((trained / "results.json").read_text())
     points = results["verification"]
-    assert [point["false_match_rate"] <= rate for point, rate in zip(points, (1e-4, 1e-3, 1e-2))] == [True] * 3
-    assert points[0]["threshold"] <= points[1]["threshold"] <= points[2]["threshold"]
+    assert points and all(point["false_match_rate"] <= point["asked"] for point in points)
+    assert all(point["asked"] * point["pairs"] >= 1 for point in points)  # none for less than one pair
+    assert sorted(points, key=lambda point: point["asked"]) == sorted(points, key=lambda point: point["threshold"])
     assert len(results["average_precision"]) == results["queries"] + results["skipped"]
     assert "| false-match rate |" in (trained / "results.md").read_text()
     curves, worst = (cv2.imread(str(trained / name)) for name in ("result_curves.png", "worst_queries.png"))
     assert curves.shape[1] == 1210 and curves.std() > 10
-    shown = min(20, results["queries"])
-    assert worst.shape[0] > shown * 128
+    shown = min(10, results["queries"])
+    assert shown * 128 < worst.shape[0] < 2100
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_a_test_with_other_settings(whole):
     done = run("test", "--checkpoint", whole[0] / "best.pt", "TEST.FLIP", "true", "TEST.METRIC", "cosine")
     assert done.returncode == 0, done.stderr
     assert "cosine distance" in done.stdout
-    settings = json.loads((whole[0] / "test_demo/results.json").read_text())["test"]
+    settings = json.loads((whole[0] / "test_demo_metric_cosine_flip/results.json").read_text())["test"]
     assert settings["FLIP"] is True
 
 

@@ -1,0 +1,422 @@
+"""Nothing of the user's is lost, and no number is silently of something else."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reid_kit import load_dataset, load_model
+from reid_kit.cli import compare, extract
+from reid_kit.cli import test as test_command
+from reid_kit.cli.main import run
+from reid_kit.data.demo import write_demo, writer
+from reid_kit.errors import InputError
+from reid_kit.files import LOCK, hold
+from tests.end_to_end.commands import REPOSITORY, tiny
+
+CONFIG = str(REPOSITORY / "configs/market_srt.yaml")
+
+
+@pytest.fixture(scope="module")
+def trained(demo_root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lost") / "run"
+    keys = tiny(demo_root, folder, TRAIN__EPOCHS="2", TRAIN__EVAL_EVERY="1", TEST__METRIC="cosine")
+    assert run("train", ["--config", CONFIG, *keys]) == 0
+    return folder
+
+
+def refused(capsys, command, arguments, *words):
+    assert run(command, [str(argument) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("error: ") == 1 and all(word in error for word in words), error
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# train
+
+
+def test_a_run_folder_that_another_process_holds(trained, demo_root, capsys):
+    before = snapshot(trained)
+    keys = tiny(demo_root, trained, TRAIN__EPOCHS="2", TRAIN__EVAL_EVERY="1", TEST__METRIC="cosine")
+    with hold(trained, ""):
+        for flags in ([], ["--resume"]):
+            refused(capsys, "train", ["--config", CONFIG, *flags, *keys], "is in use", f"pid {os.getpid()}")
+    refused(capsys, "train", ["--config", CONFIG, *keys], "already holds a run")
+    assert snapshot(trained) == before
+
+
+def test_an_error_before_the_first_step_is_in_nobody_s_way(demo_root, tmp_path, capsys):
+    keys = tiny(demo_root, tmp_path / "run", TRAIN__EPOCHS="1")
+    refused(capsys, "train", ["--config", CONFIG, *keys, "DATA.USE_BOX", "true"], "has no box")
+    assert run("train", ["--config", CONFIG, *keys]) == 0
+    assert "USE_BOX: false" in (tmp_path / "run/config.yaml").read_text()
+
+
+def test_a_resume_on_other_images(trained, demo_root, tmp_path, capsys):
+    """The same identities, some images fewer."""
+    root = tmp_path / "demo"
+    for path in (demo_root / "people").rglob("*.jpg"):
+        place = root / path.relative_to(demo_root)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(path)
+    keys = tiny(root, trained, TRAIN__EPOCHS="2", TRAIN__EVAL_EVERY="1", TEST__METRIC="cosine")
+    before = snapshot(trained)
+    sorted((root / "people/bounding_box_train").iterdir())[0].unlink()
+    refused(capsys, "train", ["--config", CONFIG, "--resume", *keys], "was trained on other images", "images")
+    assert snapshot(trained) == before
+
+
+def test_the_run_folder_of_an_empty_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run("train", ["--config", CONFIG, "--dry-run", *tiny(tmp_path, "''")])
+    assert "OUTPUT: runs/market_srt" in capsys.readouterr().out
+
+
+def test_results_come_last_and_say_how_the_weights_were_chosen(trained):
+    results = json.loads((trained / "results.json").read_text())
+    assert "checkpoint: best of the test-set evaluations" in results["protocol"]
+    assert "inference feature, 64 x 32 pixels, whole image, no flip" in results["protocol"]
+    times = {path.name: path.stat().st_mtime_ns for path in trained.iterdir() if not path.name.startswith("test_")}
+    assert max(times, key=times.get) == "results.json"
+    assert len(results["query_paths"]) == len(results["average_precision"])
+    assert not (trained / LOCK).exists()
+
+
+def test_thresholds_are_in_the_units_of_embed(trained, demo_root):
+    model = load_model(trained / "best.pt", "cpu")
+    dataset = load_dataset("demo", demo_root)
+    query, gallery = (model.embed([r.path for r in side]).double() for side in (dataset.query, dataset.gallery))
+    distances = (1 - query @ gallery.T).numpy()
+    who, where = (np.array([[getattr(r, name) for r in dataset.gallery]]) for name in ("identity", "camera"))
+    mine = np.array([[r.identity, r.camera] for r in dataset.query])
+    junk = who == -1
+    same = who == mine[:, :1]
+    matches = distances[same & (where != mine[:, 1:]) & ~junk]
+    others = distances[~same & ~junk]
+    points = json.loads((trained / "results.json").read_text())["thresholds"]
+    assert model.thresholds and len(points) == len(model.thresholds)
+    for point, noted in zip(model.thresholds, points):
+        assert point.pairs == len(others) and noted["threshold"] == point.threshold
+        assert noted["asked"] * len(others) >= 1
+        assert point.false_match_rate == pytest.approx((others <= point.threshold).mean(), abs=2 / len(others))
+        assert point.true_match_rate == pytest.approx((matches <= point.threshold).mean(), abs=2 / len(matches))
+        assert point.interval[0] <= point.false_match_rate <= point.interval[1]
+        assert point.false_match_rate <= noted["asked"]
+
+
+# test
+
+
+def test_results_of_other_settings_go_to_other_folders(trained, demo_root, tmp_path, capsys):
+    """Each in its own, and the same command again finds it."""
+    folders = {}
+    best, last = ["--checkpoint", trained / "best.pt"], ["--checkpoint", trained / "last.pt"]
+    link = tmp_path / "demo"
+    link.mkdir()
+    for name in ("people", "garments"):
+        (link / name).symlink_to(demo_root / name)
+    ways = [
+        best, last, [*best, "TEST.FLIP", "true"], [*best, "TEST.METRIC", "euclidean"], [*best, "DATA.HEIGHT", "96"],
+        [*best, "TEST.AVERAGE_PRECISION", "trapezoid"], [*best, "--rerank"], [*best, "--rerank", "--k1", "5"],
+        [*best, "--rerank", "--lambda", "0"], [*best, "--expand", "2"], [*best, "--root", link], best,
+    ]  # fmt: skip
+    for way in ways:
+        assert run("test", [str(argument) for argument in way]) == 0
+        printed = capsys.readouterr().out
+        folder = next(line for line in printed.splitlines() if "results.json" in line).split(": ")[1].split(",")[0]
+        results = json.loads(Path(folder).read_text())
+        assert results["protocol"] in printed
+        folders.setdefault(folder, []).append(results["protocol"])
+    assert len(folders) == len(ways) - 1
+    lines = [line for found in folders.values() for line in set(found)]
+    assert len(set(lines)) == len(lines) - 1  # all but the root is told by the protocol line
+    assert any("checkpoint: last epoch" in line for line in lines) and any("96 x 32 pixels" in line for line in lines)
+    assert any("(k1 5, k2 5, lambda 0.3)" in line for line in lines) and any("lambda 0)" in line for line in lines)
+
+
+def test_a_folder_of_somebody_s_own_is_not_written_in(trained, capsys):
+    own = trained / "test_demo_metric_euclidean_flip"
+    own.mkdir()
+    (own / "results.md").write_text("three years of work")
+    arguments = ["--checkpoint", trained / "best.pt", "TEST.FLIP", "true", "TEST.METRIC", "euclidean"]
+    refused(capsys, "test", arguments, str(own), "it holds results.md", "left alone")
+    assert snapshot(own) == {own / "results.md": b"three years of work"}
+
+
+def test_checkpoints_and_files_of_one_name_have_a_row_each(trained, tmp_path, capsys):
+    for place, seed in (("a", 0), ("b", 1)):
+        (tmp_path / place / "run").mkdir(parents=True)
+        (tmp_path / place / "run/best.pt").write_bytes((trained / "best.pt").read_bytes())
+        random = np.random.default_rng(seed)
+        split = np.array(["query"] * 5 + ["gallery"] * 15)
+        arrays = {"features": random.normal(size=(20, 4)), "identities": np.arange(20) % 5, "split": split}
+        np.savez(tmp_path / place / "f.npz", **arrays)
+    both = [str(tmp_path / place / "run/best.pt") for place in "ab"] + [str(trained / "last.pt")]
+    assert run("test", [text for path in both for text in ("--checkpoint", path)]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"| {path} on demo" in printed for path in both[:2]) and "| run on demo" not in printed
+    files = [str(tmp_path / place / "f.npz") for place in "ab"]
+    assert run("test", [text for path in [*files, files[0]] for text in ("--features", path)]) == 0
+    printed = capsys.readouterr().out
+    assert all(printed.count(f"| {path} ") == 1 for path in files)
+    assert all(Path(path).with_name("test_f.npz").joinpath("results.json").exists() for path in files)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["MODEL.BACKBONE", "resnet50", "OPTIMIZER.LR", "5"], ["MODEL.BACKBONE, OPTIMIZER.LR would have no effect"]),
+        (["TRAIN.SEED", "1"], ["TRAIN.SEED would have no effect"]),
+        (["--alpha", "2"], ["--alpha would have no effect", "--expand"]),
+        (["--k1", "2"], ["--k1 would have no effect", "--rerank"]),
+        (["--lambda", "0"], ["--lambda would have no effect"]),
+        (["--expand", "2", "--alpha", "inf"], ["alpha must be at least 0 and finite"]),
+        (["--expand", "2", "--alpha", "nan"], ["alpha must be at least 0 and finite"]),
+        (["--expand", "0"], ["--expand takes a number"]),
+        (["--features", "f.npz"], ["--checkpoint would have no effect"]),
+        (["MODEL.BACKBON", "x"], ["unknown config key", "MODEL.BACKBONE"]),
+    ],
+    ids=str,
+)
+def test_what_can_have_no_effect_is_refused(trained, capsys, arguments, words):
+    before = snapshot(trained)
+    refused(capsys, "test", ["--checkpoint", trained / "best.pt", *arguments], *words)
+    assert snapshot(trained) == before
+
+
+def test_features_are_not_of_a_dataset(tmp_path, capsys):
+    for more in (["--data", "demo"], ["--root", "x"], ["TEST.FLIP", "true"], ["DATA.HEIGHT", "9"]):
+        refused(capsys, "test", ["--features", tmp_path / "f.npz", *more], f"{more[0]} would have no effect")
+
+
+@pytest.mark.parametrize(
+    "notes, words",
+    [
+        ("no json", "its notes are no JSON"),
+        ("[1]", "its notes must hold names and values"),
+        ('{"metric": "manhattan"}', "unknown metric 'manhattan'"),
+        ('{"metric": ["cosine"]}', "unknown metric"),
+        ('{"protocol": {"camera_aware": 3, "same_set": false, "ranks": [1], "nmi": false}}', "another kind"),
+        ('{"protocol": {"same_set": false, "ranks": [1], "nmi": false, "x": 1}}', "protocol cannot be read"),
+        ('{"protocol": {"ranks": ["a"]}}', "ranks are whole numbers"),
+        ('{"protocol": {"camera_aware": true, "ranks": [1]}}', "asks for queries or cameras"),
+    ],
+)
+def test_notes_that_this_toolkit_did_not_write(tmp_path, capsys, notes, words):
+    split = np.array(["query"] * 2 + ["gallery"] * 4)
+    arrays = {"features": np.eye(6), "identities": np.arange(6) % 2, "split": split, "notes": np.array(notes)}
+    np.savez(tmp_path / "f.npz", **arrays)
+    refused(capsys, "test", ["--features", tmp_path / "f.npz"], "f.npz", words)
+    assert [path.name for path in tmp_path.iterdir()] == ["f.npz"]
+
+
+def test_names_of_folders():
+    assert test_command.folder_name("demo", {}) == "test_demo"
+    assert test_command.folder_name("demo", {"flip": True, "alpha": 3.0}) == "test_demo_flip_alpha_3.0"
+    one, two = (test_command.folder_name("demo", {"root": root}) for root in ("/a/b", "/a/c"))
+    assert one != two and "/" not in one
+
+
+# extract
+
+
+def test_extract_leaves_what_it_did_not_make(trained, demo_root, tmp_path, capsys):
+    photo = sorted((demo_root / "people/query").iterdir())[0]
+    arguments = ["--checkpoint", trained / "best.pt", "--images", photo, "--output", tmp_path / "out.npz"]
+    for folder, content in (("out.partial", "thesis.txt"), ("out.npz.partial", "features")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / content).write_text("three years of work")
+    before = snapshot(tmp_path)
+    refused(capsys, "extract", arguments, "out.npz.partial", "it holds features", "left alone")
+    assert snapshot(tmp_path) == before
+    (tmp_path / "out.npz.partial/features").unlink()
+    assert run("extract", [str(argument) for argument in arguments]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"out.npz", "out.partial"}
+    assert snapshot(tmp_path / "out.partial") == {tmp_path / "out.partial/thesis.txt": b"three years of work"}
+    refused(capsys, "extract", arguments, "out.npz exists")
+
+
+def test_extract_at_the_same_time_is_refused(trained, demo_root, tmp_path, capsys):
+    folder = demo_root / "people/query"
+    arguments = ["--checkpoint", trained / "best.pt", "--images", folder, "--output", tmp_path / "o.npz"]
+    with hold(tmp_path / "o.npz.partial", ""):
+        refused(capsys, "extract", arguments, "is in use", f"pid {os.getpid()}")
+    refused(capsys, "extract", [*arguments, "--root", "x"], "--root would have no effect")
+    refused(capsys, "extract", [*arguments, "SAMPLER.P", "3"], "SAMPLER.P would have no effect")
+
+
+def test_rows_that_are_gone_are_not_made_up(trained, demo_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(extract, "PART", 5)
+    embed = extract.embed_records
+    calls = []
+
+    def broken(*parameters):
+        calls.append(0)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return embed(*parameters)
+
+    monkeypatch.setattr(extract, "embed_records", broken)
+    folder = demo_root / "people/query"
+    arguments = ["--checkpoint", trained / "best.pt", "--images", folder, "--output", tmp_path / "o.npz"]
+    assert run("extract", [str(argument) for argument in arguments]) == 130
+    (tmp_path / "o.npz.partial/features").unlink()
+    refused(capsys, "extract", arguments, "its rows do not reach as far")
+
+
+# compare
+
+
+@pytest.fixture
+def comparing(monkeypatch, tmp_path):
+    """compare with a training that writes its config and a number at once; returns the trained folders."""
+    done = []
+
+    def train(config, resume):
+        folder = Path(config.TRAIN.OUTPUT)
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(config.dump())
+        measures = {"mAP": 0.1 + len(done) / 10, "CMC@1": 0.5, "mINP": 0.2}
+        (folder / "results.json").write_text(json.dumps({"measures": measures}))
+        done.append(str(folder))
+
+    monkeypatch.setattr(compare, "train", train)
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "srt.yaml").write_text(f"MODEL: {{EMBEDDING_SIZE: {16 if place == 'a' else 32}}}")
+    monkeypatch.chdir(tmp_path)
+    return done
+
+
+def test_two_configs_of_one_name_have_a_row_each(comparing, tmp_path, capsys):
+    assert run("compare", ["a/srt.yaml", "b/srt.yaml", "--output", "cmp"]) == 0
+    assert comparing == ["cmp/a-srt-seed0", "cmp/b-srt-seed0"]
+    printed = capsys.readouterr().out
+    assert "a-srt | 10.0" in printed and "b-srt | 20.0" in printed
+    assert run("compare", ["a/srt.yaml", "b/srt.yaml", "--output", "cmp"]) == 0 and len(comparing) == 2
+    refused(capsys, "compare", ["a/srt.yaml", "./a/srt.yaml", "--output", "cmp"], "a config is given twice")
+
+
+def test_a_finished_run_of_other_keys_is_not_taken(comparing, tmp_path, capsys):
+    assert run("compare", ["a/srt.yaml", "--output", "cmp"]) == 0
+    before = snapshot(tmp_path)
+    more = ["OPTIMIZER.LR", "0.5", "TRAIN.EPOCHS", "3"]
+    refused(
+        capsys,
+        "compare",
+        ["a/srt.yaml", "--output", "cmp", *more],
+        "OPTIMIZER.LR was 0.0003, is 0.5",
+        "TRAIN.EPOCHS was",
+    )
+    assert snapshot(tmp_path) == before
+    assert run("compare", ["a/srt.yaml", "--output", "cmp", "DATA.WORKERS", "1"]) == 0  # no number depends on it
+
+
+def test_a_table_with_other_rows_is_kept(comparing, tmp_path):
+    assert run("compare", ["a/srt.yaml", "--output", "cmp"]) == 0
+    (tmp_path / "b/other.yaml").write_text("MODEL: {EMBEDDING_SIZE: 8}")
+    first = (tmp_path / "cmp/compare.md").read_text()
+    assert run("compare", ["b/other.yaml", "--output", "cmp"]) == 0
+    assert (tmp_path / "cmp/compare.md").read_text() == first and len(list((tmp_path / "cmp").glob("*.md"))) == 2
+    assert run("compare", ["a/srt.yaml", "b/other.yaml", "--output", "cmp"]) == 0  # the first row and one more
+    assert "other" in (tmp_path / "cmp/compare.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"mAP": 1}', '{"measures": [1]}', '{"measures": {"mAP": "x"}}']
+)
+def test_results_that_do_not_parse_are_told(comparing, capsys, content):
+    assert run("compare", ["a/srt.yaml", "--output", "cmp"]) == 0
+    Path("cmp/srt-seed0/results.json").write_text(content)
+    refused(capsys, "compare", ["a/srt.yaml", "--output", "cmp"], "srt-seed0/results.json cannot be read")
+    Path("cmp/srt-seed0/config.yaml").unlink()
+    refused(capsys, "compare", ["a/srt.yaml", "--output", "cmp"], "without config.yaml")
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["TRAIN.SEED", "7"], "TRAIN.SEED would have no effect"),
+        (["TRAIN.OUTPUT", "x"], "TRAIN.OUTPUT would have no effect"),
+        (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--seeds", "-1"], "--seeds must be at least 1"),
+    ],
+)
+def test_compare_sets_seed_and_folder_itself(comparing, capsys, arguments, words):
+    refused(capsys, "compare", ["a/srt.yaml", "--output", "cmp", *arguments], words)
+    assert not comparing
+
+
+# make_demo
+
+
+def test_the_demo_leaves_what_somebody_put_there(tmp_path, monkeypatch, capsys):
+    root = tmp_path / "demo"
+    write_demo(root, train=2, test=2)
+    (root / "people/query/thesis.txt").write_text("three years of work")
+    (root / "runs").mkdir()
+    (root / "runs/last.pt").write_text("weights")
+    first = set(root.rglob("*.jpg"))
+    write_demo(root, seed=1, train=2, test=2)
+    assert (root / "people/query/thesis.txt").read_text() == "three years of work"
+    assert (root / "runs/last.pt").read_text() == "weights"
+    stamp = json.loads((root / "demo.json").read_text())
+    images = set(root.rglob("*.jpg"))
+    assert images == {root / name for name in stamp["files"] if name.endswith(".jpg")} and images != first
+    for content in ("{", '{"name": "my own"}', json.dumps({**stamp, "kind": "x"})):
+        (root / "demo.json").write_text(content)
+        refused(capsys, "make_demo", ["--root", root], "is not this demo data", "left alone")
+        assert images == set(root.rglob("*.jpg"))
+    (root / "demo.json").write_text(json.dumps({**stamp, "files": ["../../secret.txt", "runs/last.pt"]}))
+    (tmp_path / "secret.txt").write_text("mine")
+    with hold(root, ""):
+        refused(capsys, "make_demo", ["--root", root], "is in use", f"pid {os.getpid()}")
+    monkeypatch.setattr(writer, "write_people", lambda folder, *arguments, **options: folder.mkdir(parents=True))
+    monkeypatch.setattr(writer, "write_garments", lambda *arguments: None)
+    (root / ".half").mkdir()
+    write_demo(root, seed=2)
+    assert (tmp_path / "secret.txt").exists() and (root / "runs/last.pt").exists()
+
+
+def test_a_demo_that_is_broken_off_leaves_nothing_and_a_killed_one_is_cleared(tmp_path, monkeypatch):
+    def broken(folder, *arguments):
+        (folder / "in-shop/Eval").mkdir(parents=True)
+        (folder / "in-shop/Eval/list_eval_partition.txt").write_text("half")
+        raise KeyboardInterrupt
+
+    real = writer.write_garments
+    monkeypatch.setattr(writer, "write_garments", broken)
+    with pytest.raises(KeyboardInterrupt):
+        write_demo(tmp_path / "demo", train=2, test=2)
+    assert not (tmp_path / "demo").exists()
+    monkeypatch.setattr(writer, "write_garments", real)
+    kill = (
+        "import os, reid_kit.data.demo.writer as w\n"
+        "w.write_garments = lambda *a: os.kill(os.getpid(), 9)\n"
+        f"w.write_demo({str(tmp_path / 'demo')!r}, train=2, test=2)"
+    )
+    assert subprocess.run([sys.executable, "-c", kill]).returncode == -9
+    assert (tmp_path / "demo/.half/people/query").is_dir()
+    write_demo(tmp_path / "demo", train=2, test=2)
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"demo.json", "people", "garments"}
+    with pytest.raises(InputError, match="--seed must be at least 0"):
+        write_demo(tmp_path / "demo", seed=-1)
+
+
+def test_an_existing_picture_is_not_written_over(tmp_path, capsys):
+    (tmp_path / "weights.png").write_text("mine")
+    refused(capsys, "plot_loss_weights", ["--output", tmp_path / "weights.png"], "weights.png exists")
+    assert (tmp_path / "weights.png").read_text() == "mine"
+
+
+def test_the_checkpoint_keeps_how_it_was_chosen(trained):
+    content = {name: torch.load(trained / f"{name}.pt", weights_only=True)["chosen"] for name in ("best", "last")}
+    assert content == {"best": "best of the test-set evaluations", "last": "last epoch"}
