@@ -39,6 +39,7 @@ PARSER_ERRORS = (  # what parsers raise on random bytes; each library's own clas
 )
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # to open a pipe would wait
 TEXT_LIMIT = 2**28  # bytes of a list or a table
+TRIAL = 600  # seconds that scipy may take
 BOMB = 2**30, 200  # an array of more bytes that was packed to less than one in so many is not read
 
 
@@ -170,8 +171,12 @@ def read_mat(path: str | Path, names: Collection[str], expected: str, squeeze: b
             arrays = {name: of_hdf5(file[name]) for name in names if name in file}
     else:
         trial = "import sys, scipy.io; scipy.io.loadmat(sys.argv[1])"
-        done = subprocess.run([sys.executable, "-c", trial, str(path)], stderr=subprocess.DEVNULL, check=False)
-        if done.returncode < 0:
+        command = [sys.executable, "-c", trial, str(path)]
+        try:
+            died = subprocess.run(command, stderr=subprocess.DEVNULL, timeout=TRIAL, check=False).returncode < 0
+        except subprocess.TimeoutExpired:
+            died = True
+        if died:
             raise InputError(f"{path} cannot be read: it is damaged. Expected {expected}")
         with parsing(str(path), expected, MatReadError):
             arrays = scipy.io.loadmat(path, squeeze_me=squeeze)

@@ -161,7 +161,9 @@ class TrainLoader(Loader):
     def __iter__(self) -> Iterator[TrainBatch]:
         for images, indices in super().__iter__():
             if len(indices) == 1 and world_size() == 1:
-                continue  # what is left of a batch: one image has no pairs, and no deviation to be normalised by
+                # one image has no pairs, and no deviation to be normalised by
+                warnings.warn("a batch of which one image could be read is left out", stacklevel=2)
+                continue
             yield TrainBatch(images, self.labels[indices], indices)
 
 

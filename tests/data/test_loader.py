@@ -14,7 +14,7 @@ from reid_kit.data import loader
 from reid_kit.data.augment import test_transform, train_transform
 from reid_kit.data.loader import TestLoader, TrainLoader
 from reid_kit.data.records import Record
-from reid_kit.data.sampler import IdentitySampler
+from reid_kit.data.sampler import IdentitySampler, ShuffledSampler
 from reid_kit.errors import InputError
 from reid_kit.image import read_image
 
@@ -188,3 +188,14 @@ def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(records, number)
         if count == 0:
             os.kill(batches._loader._iterator._workers[0].pid, number)
     assert count == 2
+
+
+def test_a_batch_of_which_one_image_is_left_is_left_out(records):
+    for record in records[1:4]:
+        record.path.write_bytes(b"")
+    sampler = ShuffledSampler(8, 4)
+    sampler.epoch_batches = lambda epoch: [[0, 1, 2, 3], [4, 5, 6, 7]]
+    loader = TrainLoader(records, [0] * len(records), sampler, test_transform(8, 8), on_bad_image="skip")
+    with pytest.warns(UserWarning, match="one image could be read is left out"):
+        batches = list(loader)
+    assert [batch.indices.tolist() for batch in batches] == [[4, 5, 6, 7]]

@@ -58,7 +58,7 @@ def test_hashes_of_64_bits_are_names(tmp_path):
         ({"cameras": np.array(["a", "", "b", "c"])}, r"1 of 4 rows have no camera.*first rows \[1\]"),
         ({"split": np.array(["query"] * 4)}, "split holds no gallery"),
         ({"split": np.array(["probe", *SPLIT[1:]])}, "split holds .'probe'."),
-        ({"split": np.array([SPLIT] * 2)}, "split of shape"),
+        ({"split": np.array([SPLIT] * 4)}, "split of shape .4, 4."),
         ({"split": np.arange(4)}, "split of shape .4,. and type int64"),
     ],
 )
