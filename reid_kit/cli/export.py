@@ -13,7 +13,6 @@ from pathlib import Path
 
 from reid_kit.config import config_from_text
 from reid_kit.export.files import export_onnx
-from reid_kit.export.graph import INPUTS
 from reid_kit.export.proof import parity_table
 from reid_kit.model.checkpoint import load_model
 
@@ -21,7 +20,9 @@ from reid_kit.model.checkpoint import load_model
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="or a shared folder, or hf://org/name")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="FILE.onnx")
-    parser.add_argument("--input", choices=INPUTS, default="pixels", help="what the file takes (%(default)s)")
+    parser.add_argument(
+        "--input", choices=("pixels", "normalized"), default="pixels", help="what the file takes (%(default)s)"
+    )
     parser.add_argument("--half", action="store_true", help="the backbone in float16; input and output stay float32")
 
 

@@ -1,5 +1,6 @@
 """Records to batches of uint8 images, read by worker processes."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -64,6 +65,8 @@ class Loader:
     def __init__(self, images: RecordImages, batches, batch_size: int, workers: int, on_bad_image: str):
         self.on_bad_image, self.workers, self.batch_size = on_bad_image, workers, batch_size
         self.skipped: set[int] = set()
+        if "forkserver" in multiprocessing.get_all_start_methods():  # it imports torch once for all workers
+            multiprocessing.set_forkserver_preload([__name__])
         self._loader = DataLoader(
             images,
             batch_sampler=batches,

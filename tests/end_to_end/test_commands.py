@@ -40,7 +40,7 @@ for arguments in (["--help"], ["--confg", "x"]):
         run({command!r}, arguments)
     except SystemExit:
         pass
-heavy = {{"torch", "timm", "albumentations", "cv2", "sklearn", "matplotlib"}} & set(sys.modules)
+heavy = {{"torch", "timm", "albumentations", "sklearn", "matplotlib"}} & set(sys.modules)
 sys.exit(str(heavy) if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
