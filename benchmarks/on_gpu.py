@@ -191,7 +191,10 @@ def training(device: torch.device, sizes: Sizes) -> Rows:
         trainer, batches = trainer_of(device, sizes, *overrides)
         steps(trainer, batches[:3])
         took, _ = seconds(lambda t=trainer, b=batches: steps(t, b), str(device))
-        yield f"training, {sizes.backbone}, B {sizes.batch}: {name}", f"{len(batches) * sizes.batch / took:,.0f} images/s"
+        yield (
+            f"training, {sizes.backbone}, B {sizes.batch}: {name}",
+            f"{len(batches) * sizes.batch / took:,.0f} images/s",
+        )
         torch.use_deterministic_algorithms(False)
     weights = []
     for _ in range(2):

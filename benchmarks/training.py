@@ -3,10 +3,11 @@
   python benchmarks/training.py --backbone resnet50 --height 256 --width 128
   python benchmarks/training.py --backbone vit_small_patch16_224 --height 256 --width 128 --workers 0 2
 
-bare: forward, backward and optimizer step of the network on one fixed batch. memory: the trainer's steps (loss, schedule,
-log) on batches in memory. files: the whole trainer on image files, read by so many workers; 0: by the process itself.
-decoding: reading and augmenting alone. Images a CPU second of this process count, and the shares of the bare network's in
-the same round; what the workers spend is in a column of its own. Seconds by the clock are of account on a quiet machine.
+bare: forward, backward and optimizer step of the network on one fixed batch. memory: the trainer's steps (loss,
+schedule, log) on batches in memory. files: the whole trainer on image files, read by so many workers; 0: by the
+process itself. decoding: reading and augmenting alone. Images a CPU second of this process count, and the shares of
+the bare network's in the same round; what the workers spend is in a column of its own. Seconds by the clock are of
+account on a quiet machine.
 """
 
 import argparse
@@ -32,7 +33,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 def workers_seconds() -> float:
     """CPU seconds of the process's children, as long as they live."""
-    children = [int(child) for tasks in Path("/proc/self/task").glob("*/children") for child in tasks.read_text().split()]
+    children = [
+        int(child) for tasks in Path("/proc/self/task").glob("*/children") for child in tasks.read_text().split()
+    ]
     fields = [Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split() for child in children]
     return sum(int(stat[11]) + int(stat[12]) for stat in fields) / TICKS
 
@@ -97,7 +100,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "demo"
-        write_demo(root, train=max(2 * arguments.identities, 12), test=4)
+        write_demo(root, train=arguments.identities * arguments.steps, test=4)
         keys = {"MODEL.BACKBONE": arguments.backbone, "MODEL.WEIGHTS": "none", "MODEL.NECK": "bnneck"}
         keys |= {"DATA.NAME": "demo", "DATA.ROOT": root, "DATA.HEIGHT": arguments.height, "DATA.WIDTH": arguments.width}
         keys |= {"SAMPLER.P": arguments.identities, "SAMPLER.BATCHES_PER_EPOCH": arguments.steps, "TRAIN.EPOCHS": 1}

@@ -72,7 +72,7 @@ class Loader:
             worker_init_fn=_start_worker,
             prefetch_factor=PREFETCH if workers else None,
             timeout=PATIENCE if workers else 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_initialized(),  # by who chose a GPU: of no use to a CPU
             persistent_workers=workers > 0,
         )
 
@@ -162,7 +162,8 @@ class TrainLoader(Loader):
         for images, indices in super().__iter__():
             if len(indices) == 1 and world_size() == 1:
                 continue  # what is left of a batch: one image has no pairs, and no deviation to be normalised by
-            yield TrainBatch(images, self.labels[indices], indices)
+            labels = self.labels[indices]
+            yield TrainBatch(images, labels.pin_memory() if indices.is_pinned() else labels, indices)
 
 
 class TestLoader(Loader):
