@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,7 +51,12 @@ def build_device(config: CfgNode) -> torch.device:
 
 def autocast(wanted: bool, device: torch.device) -> bool:
     """Whether the backbone runs in bfloat16, which NVIDIA's cards have from Ampere on."""
-    return wanted and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if not wanted or device.type != "cuda":
+        return False
+    able = torch.cuda.get_device_capability(device) >= (8, 0)
+    if not able:
+        warnings.warn(f"{torch.cuda.get_device_name(device)} has no bfloat16; the network runs in float32", stacklevel=2)
+    return able
 
 
 def choose_algorithms(deterministic: bool) -> None:

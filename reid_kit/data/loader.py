@@ -75,7 +75,7 @@ class Loader:
             worker_init_fn=_start_worker,
             prefetch_factor=PREFETCH if workers else None,
             timeout=PATIENCE if workers else 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=torch.cuda.is_initialized(),  # by who chose a GPU: of no use to a CPU
             persistent_workers=workers > 0,
         )
 
@@ -167,7 +167,8 @@ class TrainLoader(Loader):
                 # one image has no pairs, and no deviation to be normalised by
                 warnings.warn("a batch of which one image could be read is left out", stacklevel=2)
                 continue
-            yield TrainBatch(images, self.labels[indices], indices)
+            labels = self.labels[indices]
+            yield TrainBatch(images, labels.pin_memory() if indices.is_pinned() else labels, indices)
 
 
 class TestLoader(Loader):

@@ -18,6 +18,7 @@ from reid_kit.precision import float32_products
 GALLERY_BLOCK = 4096  # gallery entries whose features are converted at once; processes share the gallery in these
 CORE_BLOCK = 1024  # gallery entries that one core of a CPU compares at once, at most
 TILE = 64  # rows and columns of a product come in whole tiles: at a ragged edge equal rows can differ in the last bit
+CPU = torch.device("cpu")
 CHECKED = 2**22  # given distances that are checked at once
 
 
@@ -54,9 +55,9 @@ class Distances(Protocol):
 class FeatureDistances:
     """Euclidean or cosine distances of features.
 
-    Euclidean ones are ordered by |g|^2 - 2 q.g, cosine ones by -q.g / |g|: what a query adds to all its distances, or
-    multiplies them by, changes no order. Products are of whole tiles, so that equal rows tie to the bit; on a GPU, which
-    chooses how to add up by the shape, all are of one shape.
+    Euclidean ones are ordered by |g|^2 - 2 q.g, cosine ones by -q.g / |g|: what a query adds to all its distances,
+    or multiplies them by, changes no order. Products are of whole tiles, so that equal rows tie to the bit; on a
+    GPU, which chooses how to add up by the shape, all are of one shape.
     """
 
     def __init__(self, query: FeatureRows, gallery: FeatureRows):
@@ -179,7 +180,7 @@ def process_share(count: int) -> slice:
 
 
 @contextmanager
-def exact_products(device: torch.device = torch.device("cpu")) -> Iterator[ThreadPoolExecutor]:
+def exact_products(device: torch.device = CPU) -> Iterator[ThreadPoolExecutor]:
     """Matrix products in full float32, whatever the process has chosen for training.
 
     Yields threads, one for each core that torch may use, in which torch uses one core. They do on a CPU what takes

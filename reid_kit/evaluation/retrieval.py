@@ -64,8 +64,9 @@ def evaluate_retrieval(
 ) -> RetrievalResult:
     """Ranks the gallery for each query and measures where its matches stand.
 
-    Exact: float32 distances, ties against the query, the same on CPU and GPU to rounding. Memory beside the features
-    stays below 256 MB; a GPU holds features that come from elsewhere once, where it has the room. With several processes each compares its share of the gallery, and all return one result.
+    Exact: float32 distances, ties against the query, the same on CPU and GPU to rounding. Memory beside the
+    features stays below 256 MB; a GPU holds features that come from elsewhere once, where it has the room. With
+    several processes each compares its share of the gallery, and all return one result.
 
     Args:
         query_features, gallery_features: (Q, D) and (G, D): tensors or arrays of any float type, also memory-mapped.

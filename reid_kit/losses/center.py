@@ -53,6 +53,7 @@ class Center(EmbeddingLoss):
     def move(self, rows: Tensor, labels: Tensor) -> None:
         """Equation 4, with the rows of all processes."""
         rows = rows.to(self.centres.dtype)
-        counts = torch.bincount(labels, minlength=len(self.centres))[:, None]
+        ones = torch.ones_like(labels, dtype=rows.dtype)[:, None]  # bincount would wait for a GPU
+        counts = rows.new_zeros(len(self.centres), 1).index_add_(0, labels, ones)
         sums = torch.zeros_like(self.centres).index_add_(0, labels, self.centres[labels] - rows)
         self.centres -= self.rate * sums / (1 + counts)

@@ -303,7 +303,7 @@ class Trainer:
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Those that a step draws from: torch.manual_seed looks for every device there could be, and takes 100 times as long."""
+    """Those that a step draws from: torch.manual_seed looks for all devices, and takes 100 times as long."""
     if device.type not in ("cpu", "cuda"):
         torch.manual_seed(seed)
         return

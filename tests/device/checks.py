@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.device import stand_in
+from tests.device.examples import assert_same, sides
 from tests.device.stand_in import COUNTS, DEVICE
 
 if not stand_in.started():
@@ -56,19 +57,18 @@ def _quiet():
     COUNTS.clear()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name, options", [*CASES, pytest.param("memory", {}, id="memory")])
-def test_losses(name, options, dtype):
+def test_losses(name, options):
     """Value, gradient and active fraction are the CPU's and on the device, and waits are in the budget."""
     x, y = clustered([5, 3, 2, 1, 4, 1], seed=6, dimension=DIMENSION)
     outcomes = []
     for device in ("cpu", DEVICE):
         if name == "memory":
             loss = CrossBatchMemory(build("contrastive", {}, torch.float32), 20).to(device)
-            loss(x.flip(0).to(device, dtype), y.flip(0).to(device))
+            loss(x.flip(0).to(device, torch.float32), y.flip(0).to(device))
         else:
             loss = build(name, options, torch.float32).to(device)
-        leaf, labels = x.to(device, dtype).requires_grad_(), y.to(device)
+        leaf, labels = x.to(device, torch.float32).requires_grad_(), y.to(device)
         COUNTS.clear()
         with without_waits(y):
             value = loss(leaf, labels)
@@ -86,23 +86,6 @@ def test_losses_say_what_is_wrong_with_their_input():
         loss(x * torch.tensor([[1.0], [torch.nan]]).to(DEVICE), y.to(DEVICE))
     with without_waits(torch.tensor([0, 9])), pytest.raises(ValueError, match="labels 0 to 9"):
         loss(x, y.to(DEVICE))
-
-
-def sides(seed=0, queries=90, gallery=900):
-    """Features whose distances are exact in any order of summation, with many ties."""
-    random = np.random.default_rng(seed)
-    q, g = (torch.from_numpy(random.integers(0, 4, (n, 6)).astype(np.float32)) for n in (queries, gallery))
-    qi, gi = random.integers(0, 40, queries), random.integers(-1, 40, gallery)
-    return [q, g, qi, gi, random.integers(0, 4, queries), random.integers(0, 4, gallery)]
-
-
-def assert_same(one, other):
-    assert np.array_equal(one.first_match_rank, other.first_match_rank)
-    assert np.array_equal(one.average_precision, other.average_precision, equal_nan=True)
-    assert (one.protocol, one.queries, one.skipped) == (other.protocol, other.queries, other.skipped)
-    if one.histogram is not None:
-        assert np.array_equal(one.histogram.positives, other.histogram.positives)
-        assert np.array_equal(one.histogram.negatives, other.histogram.negatives)
 
 
 @pytest.mark.parametrize("few", [False, True], ids=["whole", "pieces"])
@@ -155,7 +138,9 @@ def test_evaluator_waits_once_whatever_the_size(monkeypatch):
         COUNTS.clear()
         evaluate_retrieval(q, g, *labels)
         waits.append(dict(COUNTS.waits))
-    assert waits[0] == waits[1] and sum(waits[0].values()) <= 3, waits  # both sides checked, the counts fetched
+    assert waits[0] == waits[1] and sum(waits[0].values()) <= 4, (
+        waits
+    )  # the device and both sides checked, the counts fetched
 
 
 def test_features_go_to_the_device_once():
@@ -170,7 +155,7 @@ def test_features_go_to_the_device_once():
     [(500, 66_000, 30_000, True), (40, 140_000, 30_000, True), (60, 30_000, 2, False)],
 )
 def test_evaluator_memory(queries, gallery, identities, histogram):
-    """Below 256 MB beside the features, in blocks and pieces, with histograms, and where an identity has 15,000 images."""
+    """Below 256 MB beside the features, in blocks and in pieces, and where an identity has 15,000 images."""
     random = np.random.default_rng(5)
     q, g = (torch.from_numpy(random.standard_normal((n, 2)).astype(np.float32)).to(DEVICE) for n in (queries, gallery))
     qi, gi = (random.integers(0, identities, n) for n in (queries, gallery))
@@ -208,18 +193,29 @@ def on_the_device(folder, **options):
 
 
 def srt_and_softmax():
-    terms = [Term("srt", build("soft_ranking_threshold", {"thresholds": "hard", "margin": "soft"}, torch.float32), 1.0, "metric")]
+    terms = [
+        Term(
+            "srt",
+            build("soft_ranking_threshold", {"thresholds": "hard", "margin": "soft"}, torch.float32),
+            1.0,
+            "metric",
+        )
+    ]
     return WeightedSum([*terms, Term("softmax", Softmax(6, 8), 1.0, "inference")])
 
 
 @pytest.mark.parametrize("options", [{}, {"ema": 0.9}, {"clip_norm": 1.0}], ids=str)
 def test_a_training_step_waits_for_nothing(options):
     """The budget is 0: whoever adds an .item(), a print of a loss or a check on the device finds it here."""
-    trainer = toy_trainer(None, device=DEVICE, objective=srt_and_softmax(), hard_identities=HardIdentities(6, 2), **options)
+    trainer = toy_trainer(
+        None, device=DEVICE, objective=srt_and_softmax(), hard_identities=HardIdentities(6, 2), **options
+    )
     for number, batch in enumerate(trainer.loader):
         COUNTS.clear()
         trainer.train_batch(batch)
-        found = {key: times for key, times in COUNTS.waits.items() if key[1] != "elsewhere" or key[0] != "to the device"}
+        found = {
+            key: times for key, times in COUNTS.waits.items() if key[1] != "elsewhere" or key[0] != "to the device"
+        }
         assert number == 0 or not found, found
     COUNTS.clear()
     trainer.read()

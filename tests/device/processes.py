@@ -1,6 +1,6 @@
 """Two processes on the stand-in device, whose group refuses CPU tensors as NCCL does; started by `test_device.py`.
 
-    python -m tests.device.processes FOLDER
+python -m tests.device.processes FOLDER
 """
 
 import sys
@@ -13,6 +13,15 @@ import torch.multiprocessing as multiprocessing
 from tests.device import stand_in
 
 WORLD = 2
+LOSSES = (
+    "softmax",
+    "triplet",
+    "hierarchical_triplet",
+    "soft_ranking_threshold",
+    "binomial_deviance",
+    "histogram",
+    "hdc",
+)
 
 
 def work(rank: int, folder: str) -> None:
@@ -22,8 +31,8 @@ def work(rank: int, folder: str) -> None:
     from reid_kit.evaluation import distances, evaluate_distances, evaluate_retrieval
     from reid_kit.losses.cross_batch_memory import CrossBatchMemory
     from reid_kit.training.hard_identities import HardIdentities
-    from tests.device.checks import assert_same, sides
-    from tests.losses.cases import CASES, DIMENSION, build
+    from tests.device.examples import assert_same, sides
+    from tests.losses.cases import DIMENSION, OPTIONS, build
     from tests.losses.pair_oracles import clustered
 
     device, distances.GALLERY_BLOCK = stand_in.DEVICE, 128
@@ -32,8 +41,8 @@ def work(rank: int, folder: str) -> None:
     x = x.float()
 
     def found(part: slice) -> dict:
-        """Value and gradient of every loss, and the pool of confusing identities, of a part of the batch."""
-        cases = {case.id: build(*case.values, torch.float32) for case in CASES}
+        """Value and gradient of losses of every kind, and the pool of confusing identities, of a part of the batch."""
+        cases = {name: build(name, OPTIONS.get(name, {}), torch.float32) for name in LOSSES}
         cases["memory"] = CrossBatchMemory(build("contrastive", {}, torch.float32), 20)
         outcomes, pool = {}, HardIdentities(6, 2)
         for name, loss in cases.items():
@@ -64,7 +73,9 @@ def work(rank: int, folder: str) -> None:
     shared = found(part)
     assert shared.pop("pool") == alone.pop("pool")
     for name, (value, gradient) in shared.items():
-        torch.testing.assert_close(value, alone[name][0], rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name} {text}")
+        torch.testing.assert_close(
+            value, alone[name][0], rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name} {text}"
+        )
         torch.testing.assert_close(gradient / WORLD, alone[name][1][part], rtol=1e-3, atol=1e-5)
     for one, other in zip(ranked(), results):
         assert_same(one, other)

@@ -146,7 +146,9 @@ def dispatch(function, args, kwargs):
     def placed(value):
         if id(value) in known and name != "_to_copy":
             return known[id(value)]
-        return DeviceTensor(value.clone() if id(value) in map(id, tensors) else value, torch.device(NAME, home.index or 0))
+        return DeviceTensor(
+            value.clone() if id(value) in map(id, tensors) else value, torch.device(NAME, home.index or 0)
+        )
 
     found = tree.tree_map_only(torch.Tensor, placed, found)
     return return_and_correct_aliasing(function, args, kwargs, found) if there and space == "aten" else found
@@ -183,7 +185,10 @@ def count(name: str, args, kwargs, there, target) -> None:
             COUNTS.wait("to the host")
         elif not kwargs.get("non_blocking"):
             COUNTS.wait("to the device")
-    elif name in ("copy_", "_foreach_copy_") and len({t.device.type for t in tree.tree_leaves(args[:2]) if isinstance(t, torch.Tensor)}) > 1:
+    elif (
+        name in ("copy_", "_foreach_copy_")
+        and len({t.device.type for t in tree.tree_leaves(args[:2]) if isinstance(t, torch.Tensor)}) > 1
+    ):
         COUNTS.wait("a copy")
 
 

@@ -10,7 +10,9 @@ import pytest
 
 from tests.device.stand_in import AVAILABLE
 
-pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this torch has no Python backends, which the stand-in device needs")
+pytestmark = pytest.mark.skipif(
+    not AVAILABLE, reason="this torch has no Python backends, which the stand-in device needs"
+)
 ROOT = Path(__file__).parents[2]
 
 
