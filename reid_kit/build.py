@@ -14,6 +14,7 @@ from reid_kit.data.loader import TrainLoader
 from reid_kit.data.readers.registry import checked_options, load_dataset
 from reid_kit.data.records import Record, RetrievalDataset, camera_numbers
 from reid_kit.data.sampler import IdentitySampler, ShuffledSampler
+from reid_kit.data.validation import hold_out
 from reid_kit.device import usable_device
 from reid_kit.distributed import rank, world_size
 from reid_kit.errors import InputError, shortened, unknown_name
@@ -55,7 +56,9 @@ def autocast(wanted: bool, device: torch.device) -> bool:
         return False
     able = torch.cuda.get_device_capability(device) >= (8, 0)
     if not able:
-        warnings.warn(f"{torch.cuda.get_device_name(device)} has no bfloat16; the network runs in float32", stacklevel=2)
+        warnings.warn(
+            f"{torch.cuda.get_device_name(device)} has no bfloat16; the network runs in float32", stacklevel=2
+        )
     return able
 
 
@@ -78,6 +81,14 @@ def build_dataset(config: CfgNode) -> RetrievalDataset:
             f"{dataset.name}; expected x1 < x2, y1 < y2. Mend or take out these lines, or set DATA.USE_BOX to false"
         )
     return dataset
+
+
+def build_training_data(config: CfgNode) -> tuple[RetrievalDataset, RetrievalDataset]:
+    """The dataset to train on, and the one that is tested in mid-run: itself, or DATA.VALIDATION's identities."""
+    dataset = build_dataset(config)
+    if not config.DATA.VALIDATION:
+        return dataset, dataset
+    return hold_out(dataset, config.DATA.VALIDATION, config.DATA.VALIDATION_FOLD)
 
 
 def build_model(config: CfgNode, weights: str | None = None, cameras: Sequence[int] = (0,)) -> Embedder:
@@ -263,8 +274,18 @@ def build_test_settings(config: CfgNode, device: torch.device) -> TestSettings:
     )
 
 
-def build_trainer(config: CfgNode, dataset: RetrievalDataset, device: torch.device, run: RunFolder | None) -> Trainer:
-    """The whole of a run; `run` is None in processes other than the first."""
+def build_trainer(
+    config: CfgNode,
+    dataset: RetrievalDataset,
+    device: torch.device,
+    run: RunFolder | None,
+    validation: RetrievalDataset | None = None,
+) -> Trainer:
+    """The whole of a run.
+
+    Args:
+        run: None in processes other than the first. validation: what is tested in mid-run; None: the dataset.
+    """
     torch.manual_seed(config.TRAIN.SEED)
     if device.type == "cuda":
         choose_algorithms(config.TRAIN.DETERMINISTIC)
@@ -304,7 +325,7 @@ def build_trainer(config: CfgNode, dataset: RetrievalDataset, device: torch.devi
     settings = build_test_settings(config, device)
 
     def test(model: Embedder) -> dict[str, float]:
-        return headline(test_retrieval(model, dataset, settings).result)
+        return headline(test_retrieval(model, validation or dataset, settings).result)
 
     digest = records_digest(dataset.train)
 
@@ -346,7 +367,10 @@ def chosen(config: CfgNode, epoch: int | None) -> str:
     """Which weights of a run a checkpoint holds: those of an epoch, or (None) those that did best in its tests."""
     epochs = config.TRAIN.EPOCHS
     if epoch is None and config.TRAIN.EVAL_EVERY < epochs:
-        return "best of the test-set evaluations"
+        share = config.DATA.VALIDATION
+        if not share:
+            return "best of the test-set evaluations"
+        return f"best on held-out training identities, a share of {share:g}, fold {config.DATA.VALIDATION_FOLD}"
     return "last epoch" if epoch in (None, epochs) else f"epoch {epoch} of {epochs}"
 
 

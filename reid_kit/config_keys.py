@@ -31,6 +31,13 @@ KEYS = {
     "DATA.WIDTH": Key(128, "of the network's input, in pixels", least=1, most=4096),
     "DATA.USE_BOX": Key(False, "crop the annotated box in training, query and gallery alike"),
     "DATA.WORKERS": Key(4, "processes that read images; 0 reads in the main one", least=0, most=256),
+    "DATA.VALIDATION": Key(
+        0.0,
+        "share of the training identities held out to choose best.pt on; 0: chosen on the test set",
+        least=0,
+        most=0.5,
+    ),
+    "DATA.VALIDATION_FOLD": Key(0, "which of these shares", least=0),
     "DATA.ON_BAD_IMAGE": Key("error", "what an unreadable image does", choices=("error", "skip")),
     #
     "AUGMENT.FLIP": Key(0.5, "probability of a horizontal flip", least=0, most=1),
@@ -144,4 +151,6 @@ KEYS = {
     "TEST.RANKS": Key([], "the k of CMC@k (Recall@k); []: the dataset's own", numbers=True),
     "TEST.NMI": Key(False, "also cluster the gallery and give the normalised mutual information"),
     "TEST.AVERAGE_PRECISION": Key("step", "trapezoid: Market-1501's script", choices=("step", "trapezoid")),
+    #
+    "LOG.TRACKERS": Key(["tensorboard"], "where curves go beside metrics.jsonl: tensorboard, mlflow, wandb"),
 }

@@ -13,12 +13,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from typing import NamedTuple
+
+import numpy as np
 
 from reid_kit.cli.train import check_same, train
 from reid_kit.config import load_config
 from reid_kit.distributed import rank, start_processes
-from reid_kit.errors import InputError
+from reid_kit.errors import InputError, unknown_name
 from reid_kit.files import hold, short_hash, write_atomically
+from reid_kit.report.comparisons import comparison_table
 from reid_kit.report.markdown import markdown_table
 from reid_kit.report.tables import in_percent
 
@@ -26,6 +30,9 @@ from reid_kit.report.tables import in_percent
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("configs", nargs="+", metavar="CONFIG", help="YAML files, then KEY VALUE pairs for all of them")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 .. N-1 of each (%(default)s)")
+    parser.add_argument(
+        "--against", metavar="NAME", help="the row that the others are compared with; else each with each"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/compare"), metavar="DIR")
 
 
@@ -41,13 +48,17 @@ def main(arguments: argparse.Namespace) -> None:
     for key in overrides[::2]:
         if key in set_here:
             raise InputError(f"{key} would have no effect: compare sets it for each run; give {set_here[key]}")
-    rows = {}
-    for name, file in row_names(files).items():
-        rows[name] = [
+    names = row_names(files)
+    if arguments.against not in (None, *names):
+        raise unknown_name("row for --against:", arguments.against, names)
+    found = {}
+    for name, file in names.items():
+        found[name] = [
             one_run(file, arguments.output / f"{name}-seed{seed}", seed, overrides) for seed in range(arguments.seeds)
         ]
     if rank() == 0:
-        table, lines = markdown(rows), comma_separated(rows)
+        rows = {name: [run.measures for run in runs] for name, runs in found.items()}
+        table, lines = f"{markdown(rows)}\n{comparisons(found, arguments.against)}", comma_separated(rows)
         with hold(arguments.output, "choose another --output"):
             place = table_place(arguments.output, lines)
             write_atomically(place.with_suffix(".md"), table + "\n")
@@ -83,7 +94,26 @@ def table_place(output: Path, lines: str) -> Path:
     return place
 
 
-def one_run(file: str, folder: Path, seed: int, overrides: Sequence[str]) -> dict[str, float]:
+class Run(NamedTuple):
+    """What a run was measured to be. query_ids, average_precision: (Q,) of its queries, NaN where one was skipped."""
+
+    measures: dict[str, float]
+    query_ids: np.ndarray
+    average_precision: np.ndarray
+
+
+def comparisons(found: dict[str, list[Run]], against: str | None) -> str:
+    """The table of differences, where there are several rows, tested on the same queries."""
+    if len(found) < 2:
+        return ""
+    runs = [run for each in found.values() for run in each]
+    if not all(np.array_equal(run.query_ids, runs[0].query_ids) for run in runs):
+        return "\nThe rows were tested on other queries each, so that they cannot be compared query for query."
+    values = {name: [run.average_precision for run in each] for name, each in found.items()}
+    return f"\n{comparison_table(values, runs[0].query_ids, against)}"
+
+
+def one_run(file: str, folder: Path, seed: int, overrides: Sequence[str]) -> Run:
     """The measures of a run; it is trained, or trained to its end, where it has none.
 
     Raises:
@@ -101,8 +131,12 @@ def one_run(file: str, folder: Path, seed: int, overrides: Sequence[str]) -> dic
     else:
         train(config, resume=(folder / "last.pt").exists())
     try:
-        found = json.loads(results.read_bytes())["measures"]
-        return {name: float(value) for name, value in found.items()}
+        found = json.loads(results.read_bytes())
+        return Run(
+            {name: float(value) for name, value in found["measures"].items()},
+            np.array(found["query_ids"], np.int64),
+            np.array(found["average_precision"], np.float64),
+        )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{results} cannot be read as a run's results ({type(error).__name__}: {error}). Delete it: the "

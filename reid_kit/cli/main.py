@@ -26,6 +26,7 @@ COMMANDS = {
     "extract": "images to features",
     "export": "a model as a proven ONNX file",
     "compare": "train several configs and print one table",
+    "tune": "search the keys of a config on held-out identities",
     "plot_loss_weights": "draw what each pair weighs in each loss",
 }
 

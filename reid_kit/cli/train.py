@@ -18,13 +18,13 @@ import torch
 from yacs.config import CfgNode
 
 from reid_kit.build import (
-    build_dataset,
     build_device,
     build_loader,
     build_model,
     build_objective,
     build_test_settings,
     build_trainer,
+    build_training_data,
     label_map,
     records_digest,
 )
@@ -72,12 +72,12 @@ def dry_run(config: CfgNode) -> None:
     It downloads no weights and trains nothing, but it reads local weights and one batch of images.
     """
     build_device(config)
-    RunFolder(config.TRAIN.OUTPUT, config.dump(), read_state=read_training_state)
+    RunFolder(config.TRAIN.OUTPUT, config.dump(), read_state=read_training_state, trackers=config.LOG.TRACKERS)
     model = build_model(config, weights="none" if config.MODEL.WEIGHTS == "imagenet" else None)
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{config.dump()}\n{config.MODEL.BACKBONE}: {count / 1e6:.2f} million parameters")
     print(f"{normalisation(model)}\n", flush=True)
-    dataset = build_dataset(config)
+    dataset, _ = build_training_data(config)
     print(dataset_table(dataset), *(f"note: {note}" for note in check_fitness(config, dataset)), sep="\n")
     labels = label_map(dataset.train)
     build_objective(config, len(labels), model)
@@ -86,19 +86,22 @@ def dry_run(config: CfgNode) -> None:
     print(f"\n{config.TRAIN.EPOCHS} epochs of {len(sampler)} batches: {config.TRAIN.EPOCHS * len(sampler)} iterations")
 
 
-def train(config: CfgNode, resume: bool) -> None:
+def train(config: CfgNode, resume: bool, look_at_test_set: bool = True) -> None:
     """Trains to the end, tests the best weights, and leaves numbers and pictures in the run folder.
 
     The first process holds the folder from before it reads anything there to the end.
+
+    Args:
+        look_at_test_set: False ends with best.pt, which DATA.VALIDATION chose.
     """
     folder = Path(config.TRAIN.OUTPUT)
     with ExitStack() as stack:
         held = hold(folder, "give TRAIN.OUTPUT another folder") if rank() == 0 else nullcontext()
         in_agreement(lambda: stack.enter_context(held))
-        device, dataset, run, content = in_agreement(lambda: begin(config, resume))
+        device, (dataset, validation), run, content = in_agreement(lambda: begin(config, resume))
         if run:
             stack.callback(run.close)
-        trainer = in_agreement(lambda: prepare(config, dataset, device, run, content))
+        trainer = in_agreement(lambda: prepare(config, dataset, validation, device, run, content))
         try:
             trainer.fit()
         except KeyboardInterrupt:
@@ -108,38 +111,42 @@ def train(config: CfgNode, resume: bool) -> None:
                 )
             raise
         wait_for_all()  # the first process writes best.pt
-        test_best(config, dataset, device, trainer)
-        wait_for_all()  # who compares runs reads results.json next
+        if look_at_test_set:
+            test_best(config, dataset, device, trainer)
+            wait_for_all()  # who compares runs reads results.json next
 
 
 def begin(
     config: CfgNode, resume: bool
-) -> tuple[torch.device, RetrievalDataset, RunFolder | None, dict[str, Any] | None]:
-    """Device, dataset, in the first process the run folder, and the checkpoint that a resumed run goes on from."""
+) -> tuple[torch.device, tuple[RetrievalDataset, RetrievalDataset], RunFolder | None, dict[str, Any] | None]:
+    """Device, datasets, in the first process the run folder, and the checkpoint that a resumed run goes on from."""
     folder, run = Path(config.TRAIN.OUTPUT), None
     content = begun(folder / "last.pt", config) if resume else None
     if rank() == 0:
-        run = RunFolder(folder, config.dump(), resume, read_training_state)
-    device, dataset = build_device(config), build_dataset(config)
+        run = RunFolder(folder, config.dump(), resume, read_training_state, config.LOG.TRACKERS)
+    device, (dataset, validation) = build_device(config), build_training_data(config)
     notes = check_fitness(config, dataset)
     if run:
         print(dataset_table(dataset), flush=True)
+        if validation is not dataset:
+            print(dataset_table(validation), flush=True)
         for note in notes:
             print(f"note: {note}", flush=True)
     if content:
         check_images(content, dataset, folder / "last.pt")
-    return device, dataset, run, content
+    return device, (dataset, validation), run, content
 
 
 def prepare(
     config: CfgNode,
     dataset: RetrievalDataset,
+    validation: RetrievalDataset,
     device: torch.device,
     run: RunFolder | None,
     content: dict[str, Any] | None,
 ) -> Trainer:
     """The trainer, where a resumed run left it."""
-    trainer = build_trainer(config, dataset, device, run)
+    trainer = build_trainer(config, dataset, device, run, validation)
     if run and trainer.model.backbone.loaded:
         print(f"note: {trainer.model.backbone.loaded}", flush=True)
     resumed = bool(content)

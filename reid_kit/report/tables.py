@@ -7,6 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from reid_kit.evaluation.retrieval import RetrievalResult
+from reid_kit.evaluation.statistics import result_intervals
 from reid_kit.operating_point import OperatingPoint
 from reid_kit.report.markdown import markdown_table
 
@@ -30,7 +31,16 @@ def result_table(
         values = [result.mAP, *(result.cmc.get(k) for k in ranks), result.mINP, *[nmi.get(name)] * clustered]
         rows.append([name, *map(in_percent, values)])
     protocols = [f"{name}: {result.protocol}" for name, result in results.items()]
-    return "\n".join([markdown_table(["", *columns], rows), "", *protocols])
+    intervals = [f"{name}: {interval_line(result)}" for name, result in results.items()]
+    return "\n".join([markdown_table(["", *columns], rows), "", *protocols, "", *intervals])
+
+
+def interval_line(result: RetrievalResult) -> str:
+    """The 95 % intervals of a result, in percent."""
+    ends = [
+        f"{name} {in_percent(each.low)} to {in_percent(each.high)}" for name, each in result_intervals(result).items()
+    ]
+    return f"95 % intervals: {', '.join(ends)}, by a bootstrap over identities"
 
 
 def measured(result: RetrievalResult, nmi: float | None, measures: Iterable[str]) -> dict[str, float]:
@@ -103,11 +113,15 @@ def result_json(result: RetrievalResult) -> dict:
     return {
         "mAP": result.mAP,
         "mINP": result.mINP,
+        "intervals": {name: [each.low, each.high] for name, each in result_intervals(result).items()},
+        "r_precision": result.r_precision,
+        "map_at_r": result.map_at_r,
         "cmc": {str(k): value for k, value in result.cmc.items()},
         "queries": result.queries,
         "skipped": result.skipped,
         "gallery": result.gallery,
         "protocol": result.protocol,
+        "query_ids": result.query_ids.tolist(),
         "average_precision": [None if np.isnan(value) else float(value) for value in result.average_precision],
         "first_match_rank": result.first_match_rank.tolist(),
         "verification": points_json(result.histogram.points()) if result.histogram else [],

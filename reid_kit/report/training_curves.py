@@ -27,7 +27,7 @@ def training_curves(records: Sequence[dict], epoch_length: int) -> bytes:
             draw(axes, train, name, name.removesuffix("_active"))
     for name in ("mAP", "CMC@1"):
         draw(metrics, test, name, name, 100, "o")
-    titles = {losses: "loss", shares: "active fraction", rates: "learning rate", metrics: "test, %"}
+    titles = {losses: "loss", shares: "active fraction", rates: "learning rate", metrics: "evaluations, %"}
     for axes, title in titles.items():
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)

@@ -2,19 +2,20 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
+import yaml
 
 from reid_kit.errors import InputError
 from reid_kit.files import write_atomically
+from reid_kit.training.trackers import Tracker, check_trackers, open_trackers
 
-# what a run writes, beside TensorBoard's events
+# what a run writes, beside TensorBoard's events and Weights & Biases' folder
 FILES = (
     "config.yaml", "log.txt", "metrics.jsonl", "last.pt", "best.pt", "results.json", "results.md", "result_curves.png",
-    "ranked_list.png", "worst_queries.png", "curves.png", "queries.parquet",
+    "ranked_list.png", "worst_queries.png", "curves.png", "queries.parquet", "mlflow.db", "mlflow_run.txt", "wandb_run.txt",
 )  # fmt: skip
 BEFORE_THE_FIRST_STEP = {"config.yaml", "last.pt"}  # what a run has written then
 
@@ -32,6 +33,7 @@ class RunFolder:
         config: str,
         resume: bool = False,
         read_state: Callable[[Path], Mapping | None] = lambda path: None,
+        trackers: Sequence[str] = ("tensorboard",),
     ):
         """Checks the folder; `open` makes it, so that a run which cannot be built leaves nothing behind.
 
@@ -39,6 +41,7 @@ class RunFolder:
             config: the resolved config, as YAML text.
             resume: go on with the run that the folder holds.
             read_state: the training state in a checkpoint.
+            trackers: names of `training.trackers`.
 
         Raises:
             InputError: the folder holds a run and `resume` is not asked; or it is asked and there is none.
@@ -55,7 +58,8 @@ class RunFolder:
                 f"{self.path} already holds a run ({', '.join(found)}), which is never written over. {way_on}"
                 f"Start another: add TRAIN.OUTPUT and a new folder"
             )
-        self._events: SummaryWriter | None = None
+        check_trackers(trackers)
+        self._trackers, self._opened = trackers, list[Tracker]()
 
     def _found(self) -> list[str]:
         """What the folder holds of a run; a file without content is nothing."""
@@ -103,12 +107,18 @@ class RunFolder:
         self._append("log.txt", line)
 
     def record(self, kind: str, iteration: int, values: dict[str, float]) -> None:
-        """Appends a line to metrics.jsonl and a point to each TensorBoard curve; `kind` is "train" or "test"."""
+        """Appends a line to metrics.jsonl and a point to each tracker's curves; `kind` is "train" or "test"."""
         self._append("metrics.jsonl", json.dumps({"kind": kind, "iteration": iteration, **values}))
-        if self._events is None:
-            self._events = SummaryWriter(str(self.path), purge_step=iteration)
-        for name, value in values.items():
-            self._events.add_scalar(f"{kind}/{name}", value, iteration)
+        for tracker in self._opened_at(iteration):
+            tracker.record(kind, iteration, values)
+
+    def _opened_at(self, iteration: int) -> list[Tracker]:
+        """The trackers, which are opened at the first iteration that is recorded."""
+        if not self._opened:
+            tree = yaml.safe_load(self._config) or {}
+            flat = {f"{section}.{key}": value for section, keys in tree.items() for key, value in keys.items()}
+            self._opened = open_trackers(self._trackers, self.path, flat, iteration)
+        return self._opened
 
     def _append(self, name: str, line: str) -> None:
         try:
@@ -156,6 +166,5 @@ class RunFolder:
             os.truncate(self.metrics, length)
 
     def close(self) -> None:
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        while self._opened:
+            self._opened.pop().close()
