@@ -4,4 +4,5 @@ import sys
 
 from reid_kit.cli.main import run
 
-sys.exit(run("export"))
+if __name__ == "__main__":  # processes that are not forked import this file
+    sys.exit(run("export"))
