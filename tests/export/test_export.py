@@ -142,9 +142,10 @@ def test_it_stands_in_for_the_checkpoint(model, folder, inputs):
     "name, options, half",
     [
         ("test_resnet", {"levels": ["low", "middle", "high"], "neck": "bnneck", "pooling": "max"}, True),
-        ("test_vit", {"height": 160, "width": 160}, False),
+        ("test_resnet", {"parts": [{"stripes": 2, "whole": True}, {"channels": 2}], "own_stage": True}, False),
+        ("test_vit", {"height": 160, "width": 160, "pooling": "both"}, False),
     ],
-    ids=["levels in half", "transformer"],
+    ids=["levels in half", "parts", "class token"],
 )
 def test_architectures(name, options, half, tmp_path):
     torch.manual_seed(0)
