@@ -56,9 +56,8 @@ def autocast(wanted: bool, device: torch.device) -> bool:
         return False
     able = torch.cuda.get_device_capability(device) >= (8, 0)
     if not able:
-        warnings.warn(
-            f"{torch.cuda.get_device_name(device)} has no bfloat16; the network runs in float32", stacklevel=2
-        )
+        card = torch.cuda.get_device_name(device)
+        warnings.warn(f"{card} has no bfloat16; the network runs in float32", stacklevel=2)
     return able
 
 

@@ -1,12 +1,9 @@
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import timm
 import torch
 
-from reid_kit.build import build_objective, build_test_settings, build_trainer
+from reid_kit.build import build_model, build_objective, build_test_settings, build_trainer
 from reid_kit.config import load_config
 from reid_kit.data.records import Protocol, Record, RetrievalDataset
 from reid_kit.errors import InputError
@@ -18,22 +15,26 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
 RUNS = [path for path in CONFIGS if path.parent.name != "base"]
 
 
-@cache
-def width_of(backbone):
-    with torch.device("meta"):
-        return timm.create_model(backbone, num_classes=0).num_features
+MODELS = {}
+
+
+def model_of(config):
+    """The config's model without any weights; those that differ in nothing else are one."""
+    key = config.MODEL.dump(), config.DATA.HEIGHT, config.DATA.WIDTH
+    if key not in MODELS:
+        with torch.device("meta"):
+            MODELS[key] = build_model(config, "none")
+    return MODELS[key]
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_a_batch_of_its_own_size_teaches(path):
     """One batch of the config's P, K and width through its loss: the gradient is more than rounding."""
     config = load_config(path)
-    levels, P, K = max(len(config.MODEL.LEVELS), 1), config.SAMPLER.P, config.SAMPLER.K
-    size = config.MODEL.EMBEDDING_SIZE or width_of(config.MODEL.BACKBONE)
+    P, K, model = config.SAMPLER.P, config.SAMPLER.K, model_of(config)
     torch.manual_seed(0)
-    model = SimpleNamespace(level_sizes=[size] * levels, embedding_size=size * levels)
     objective = build_objective(config, P, model)
-    features = torch.randn(P * K, size * levels, requires_grad=True)
+    features = torch.randn(P * K, model.embedding_size, requires_grad=True)
     value, _ = objective(Features(features, features), torch.arange(P).repeat_interleave(K))
     value.backward()
     # what moving all of the features by their own length would change, as the gradient promises

@@ -33,10 +33,10 @@ class HalfBackbone(nn.Module):
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
-        self.backbone = backbone.half()
+        self.backbone, self.class_token = backbone.half(), backbone.class_token
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return [maps.float() for maps in self.backbone(images.half())]
+    def forward(self, images: Tensor, vectors: None = None) -> list[Tensor]:
+        return [maps.float() for maps in self.backbone(images.half(), vectors)]
 
 
 def to_onnx(model: Embedder, inputs: str = "pixels", half: bool = False):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from reid_kit.data.records import JUNK, Record
+from reid_kit.errors import InputError
 from reid_kit.image import read_image, resize_and_cut
 from reid_kit.inference.testing import TestSettings
 from reid_kit.model.embedder import Embedder
@@ -23,7 +24,12 @@ def activation_maps(model: Embedder, images: Tensor) -> dict[str, Tensor]:
 
     Args:
         images: (B, 3, height, width) RGB in 0 .. 255.
+
+    Raises:
+        InputError: the model is an exported one.
     """
+    if not hasattr(model, "backbone"):
+        raise InputError("an exported model has no maps to draw; test the checkpoint it was made from")
     maps = model.backbone((images - model.mean) / model.std)
     wholes = [None] * (len(model.sources) - len(model.parts))
     found = {}

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from reid_kit.data.records import JUNK, Record
-from reid_kit.evaluation.distances import FeatureDistances, GivenDistances, blocks, exact_products
-from reid_kit.evaluation.features import FeatureRows
+from reid_kit.evaluation.distances import blocks, exact_products
 from reid_kit.files import new_file
 from reid_kit.image import read_image
 from reid_kit.inference.testing import Tested, TestSettings
@@ -38,12 +37,12 @@ def write_query_table(path: Path, tested: Tested) -> None:
     counted = tested.result.first_match_rank > 0
     columns = {
         "path": [str(record.path) for record in records],
-        "identity": [identity_name(record) for record in records],
-        "camera": [camera_name(record) for record in records],
+        "identity": [record.identity_name for record in records],
+        "camera": [record.camera_name or None for record in records],
         "average_precision": pyarrow.array(tested.result.average_precision, pyarrow.float64(), mask=~counted),
         "first_match_rank": pyarrow.array(tested.result.first_match_rank, pyarrow.int64(), mask=~counted),
         "nearest_wrong_path": [str(gallery[i].path) if i >= 0 else None for i in nearest],
-        "nearest_wrong_identity": [identity_name(gallery[i]) if i >= 0 else None for i in nearest],
+        "nearest_wrong_identity": [gallery[i].identity_name if i >= 0 else None for i in nearest],
         "nearest_wrong_distance": pyarrow.array(distances, pyarrow.float32(), mask=nearest < 0),
     }
     types = {
@@ -63,15 +62,7 @@ def nearest_wrong(tested: Tested) -> tuple[np.ndarray, np.ndarray]:
     """(Q,) the gallery position of each query's nearest entry of another identity, -1 where there is none; and (Q,) its
     distance, in the ranking that was measured."""
     query_ids, gallery_ids = (np.asarray(side.identities) for side in (tested.query, tested.gallery))
-    given = getattr(tested, "distances", None)
-    if given is not None:
-        distances = GivenDistances(given, "re-ranked distance")
-    else:
-        cosine, device = tested.settings.metric == "cosine", tested.settings.device
-        distances = FeatureDistances(
-            FeatureRows(tested.query.features, "query", device, cosine),
-            FeatureRows(tested.gallery.features, "gallery", device, cosine),
-        )
+    distances = tested.measured_distances(device=tested.settings.device)
     junk = torch.as_tensor(np.flatnonzero(gallery_ids == JUNK), device=distances.device)
     positions, values = [], []
     size = max(BLOCK_MEMORY // (4 * len(gallery_ids)), 1)
@@ -111,7 +102,7 @@ def write_projector(folder: Path, tested: Tested, most: int = PROJECTED) -> int:
         features.append(torch.as_tensor(side.features[place]).float())
         precision = tested.result.average_precision[place] if split == "query" or len(sides) == 1 else np.nan
         shown = "" if np.isnan(precision) else f"{precision:.3f}"
-        name = [identity_name(record), camera_name(record) or "", split, shown, str(record.path)]
+        name = [record.identity_name, record.camera_name, split, shown, str(record.path)]
         names.append([" ".join(text.split()) for text in name])  # a tab or a new line would break the table
         thumbnails.append(thumbnail(record, tested.settings))
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,12 +138,3 @@ def thumbnail(record: Record, settings: TestSettings) -> np.ndarray:
     top, left = (THUMBNAIL - height) // 2, (THUMBNAIL - width) // 2
     square[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return square
-
-
-def identity_name(record: Record) -> str:
-    return str(getattr(record, "identity_name", record.identity))
-
-
-def camera_name(record: Record) -> str | None:
-    name = getattr(record, "camera_name", record.camera)
-    return None if record.camera is None else str(name)

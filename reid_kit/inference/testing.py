@@ -14,7 +14,7 @@ from reid_kit.distributed import gather_rows, rank, world_size
 from reid_kit.errors import InputError
 from reid_kit.evaluation import RetrievalResult, evaluate_distances, evaluate_retrieval, k_reciprocal_distance
 from reid_kit.evaluation.clustering import normalized_mutual_information
-from reid_kit.evaluation.distances import FeatureDistances, GivenDistances
+from reid_kit.evaluation.distances import Distances, FeatureDistances, GivenDistances
 from reid_kit.evaluation.expansion import expand_queries, pool_queries
 from reid_kit.evaluation.features import Array, FeatureRows
 from reid_kit.evaluation.image_set import ImageSet
@@ -85,13 +85,16 @@ class Tested:
 
     def ranked_lists(self, chosen: np.ndarray, length: int = 10) -> list[RankedList]:
         """The head of the measured ranking of the queries at the positions `chosen`."""
-        if self.distances is not None:
-            distances = GivenDistances(self.distances[chosen], "re-ranked distance")
-        else:
-            cosine = self.settings.metric == "cosine"
-            sides = (("query", self.query.features[chosen]), ("gallery", self.gallery.features))
-            distances = FeatureDistances(*(FeatureRows(rows, name, CPU, cosine) for name, rows in sides))
+        distances = self.measured_distances(chosen)
         return ranked_lists(distances, chosen, *self.labels(), same_set=self.dataset.protocol.same_set, length=length)
+
+    def measured_distances(self, chosen: np.ndarray | slice = slice(None), device: torch.device = CPU) -> Distances:
+        """Those of the queries at the positions `chosen` and the gallery."""
+        if self.distances is not None:
+            return GivenDistances(self.distances[chosen], "re-ranked distance")
+        cosine = self.settings.metric == "cosine"
+        sides = (("query", self.query.features[chosen]), ("gallery", self.gallery.features))
+        return FeatureDistances(*(FeatureRows(rows, name, device, cosine) for name, rows in sides))
 
     def labels(self) -> tuple[Array, Array, Array | None, Array | None]:
         """Identities of query and gallery, and their cameras where the protocol asks for them."""

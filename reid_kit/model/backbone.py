@@ -115,7 +115,7 @@ class Backbone(nn.Module):
             last, stages = self.network.forward_intermediates(images, output_fmt="NCHW")
         else:
             last = self.network.forward_features(images)
-        first, *others = last.chunk(self.copies)
+        first, *others = last.unflatten(0, (self.copies, -1))  # of a batch of any size, in an exported graph too
         maps = [self.as_map(first)]
         if self.levels:
             stages[-1] = maps[0]

@@ -50,7 +50,8 @@ def load_weights(network: nn.Module, path: str | Path) -> Loaded:
     place, content = best_of(read_states(Path(path)), wanted)
     whole = familiar(content)
     prefix, state = strip(whole, wanted)
-    left = [key for key in whole if not key.startswith(prefix)]
+    visual = any(key.startswith("visual.") for key in state)  # of CLIP, whose text stands beside it
+    left = [key for key in whole if not key.startswith("visual." if visual else prefix)]
     state = converted(state, network)
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     anew = [key for key in missing if key.startswith(auxiliary(network))]

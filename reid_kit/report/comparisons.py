@@ -47,6 +47,6 @@ def comparison_table(
     )
     people = len(np.unique(identities[counted]))
     return (
-        f"{table}\n\nOn the same {counted.sum():,} queries of {people:,} identities. p: by permutation, Holm's correction "
-        f"for {len(pairs)} comparisons. {scatter}"
+        f"{table}\n\nOn the same {counted.sum():,} queries of {people:,} identities. p: by permutation, Holm's "
+        f"correction for {len(pairs)} comparisons. {scatter}"
     )

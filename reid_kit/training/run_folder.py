@@ -15,7 +15,8 @@ from reid_kit.training.trackers import Tracker, check_trackers, open_trackers
 # what a run writes, beside TensorBoard's events and Weights & Biases' folder
 FILES = (
     "config.yaml", "log.txt", "metrics.jsonl", "last.pt", "best.pt", "results.json", "results.md", "result_curves.png",
-    "ranked_list.png", "worst_queries.png", "curves.png", "queries.parquet", "mlflow.db", "mlflow_run.txt", "wandb_run.txt",
+    "ranked_list.png", "worst_queries.png", "curves.png", "queries.parquet", "mlflow.db", "mlflow_run.txt",
+    "wandb_run.txt",
 )  # fmt: skip
 BEFORE_THE_FIRST_STEP = {"config.yaml", "last.pt"}  # what a run has written then
 

@@ -88,8 +88,7 @@ def test_losses_say_what_is_wrong_with_their_input():
         loss(x, y.to(DEVICE))
 
 
-@pytest.mark.parametrize("few", [False, True], ids=["whole", "pieces"])
-@pytest.mark.parametrize("place", ["cpu", DEVICE])
+@pytest.mark.parametrize("place, few", [("cpu", False), (DEVICE, False), (DEVICE, True)])
 @pytest.mark.parametrize(
     "options",
     [

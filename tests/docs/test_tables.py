@@ -57,7 +57,7 @@ def test_a_row_runs_as_its_paper_says(paper, title, row):
     config = load_config(ROOT / path, overrides)
     build_test_settings(config, torch.device("cpu"))
     if "LOSS.TERMS" in row.change:  # the configs' own are tested in tests/test_build.py
-        model = SimpleNamespace(level_sizes=[8] * 3, embedding_size=24)
+        model = SimpleNamespace(level_sizes=[8] * 3, embedding_size=24, level_names=config.MODEL.LEVELS, parts=[])
         features = torch.randn(12, 24, generator=torch.Generator().manual_seed(0), requires_grad=True)
         labels = torch.arange(4).repeat_interleave(3)
         value, _ = build_objective(config, 4, model)(SimpleNamespace(metric=features, inference=features), labels)

@@ -53,5 +53,7 @@ def test_features_are_the_checkpoints(folder, demo_root, tmp_path):
 
 
 def test_another_feature_than_the_exported_one_is_refused(folder, capsys):
-    assert run("test", ["--checkpoint", str(folder / "exported/model.onnx"), "TEST.FEATURE", "metric"]) == 2
-    assert "inference feature alone" in capsys.readouterr().err
+    exported = ["--checkpoint", str(folder / "exported/model.onnx")]
+    for arguments, words in ((["TEST.FEATURE", "metric"], "inference feature alone"), (["--attention"], "no maps")):
+        assert run("test", [*exported, *arguments]) == 2
+        assert words in capsys.readouterr().err

@@ -193,10 +193,11 @@ def test_the_visual_tower_of_clip(tmp_path, system):
         content = {**prefixed("image_encoder.", clip_tower(trained)), **text, "classifier.weight": torch.zeros(3, 768)}
     torch.save(content, tmp_path / "clip.pt")
     network = timm.create_model(name, **size)
-    said = load_weights(network, tmp_path / "clip.pt")
+    said = load_weights(network, tmp_path / "clip.pt").said
     loaded = network.state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in trained.items())
     assert f"{len(trained)} tensors taken" in said
+    assert ("transformer" if system == "CLIP" else "text_encoder") in said
 
 
 def test_resnet50_ibn_a_with_the_fields_file(tmp_path):
