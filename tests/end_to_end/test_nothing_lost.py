@@ -53,23 +53,36 @@ def test_a_run_folder_that_another_process_holds(trained, demo_root, capsys):
     assert snapshot(trained) == before
 
 
-def test_an_error_before_the_first_step_is_in_nobody_s_way(demo_root, tmp_path, capsys):
-    keys = tiny(demo_root, tmp_path / "run", TRAIN__EPOCHS="1")
-    refused(capsys, "train", ["--config", CONFIG, *keys, "DATA.USE_BOX", "true"], "has no box")
-    assert run("train", ["--config", CONFIG, *keys]) == 0
-    assert "USE_BOX: false" in (tmp_path / "run/config.yaml").read_text()
-
-
-def test_a_resume_on_other_images(trained, demo_root, tmp_path, capsys):
-    """The same identities, some images fewer."""
+@pytest.fixture
+def linked(demo_root, tmp_path):
+    """A demo whose images can be taken away."""
     root = tmp_path / "demo"
     for path in (demo_root / "people").rglob("*.jpg"):
         place = root / path.relative_to(demo_root)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(path)
-    keys = tiny(root, trained, TRAIN__EPOCHS="2", TRAIN__EVAL_EVERY="1", TEST__METRIC="cosine")
+    return root
+
+
+def test_an_error_before_the_first_step_is_in_nobody_s_way(linked, demo_root, tmp_path, capsys):
+    keys = tiny(linked, tmp_path / "run", TRAIN__EPOCHS="1")
+    images = sorted((linked / "people/bounding_box_train").iterdir())
+    for image in images:
+        image.unlink()
+        image.write_bytes(b"")
+    refused(capsys, "train", ["--config", CONFIG, *keys], "is empty")
+    assert (tmp_path / "run/last.pt").exists()
+    for image in images:
+        image.write_bytes((demo_root / image.relative_to(linked)).read_bytes())
+    assert run("train", ["--config", CONFIG, *keys, "OPTIMIZER.LR", "0.001"]) == 0
+    assert "LR: 0.001" in (tmp_path / "run/config.yaml").read_text()
+
+
+def test_a_resume_on_other_images(trained, linked, capsys):
+    """The same identities, some images fewer."""
+    keys = tiny(linked, trained, TRAIN__EPOCHS="2", TRAIN__EVAL_EVERY="1", TEST__METRIC="cosine")
     before = snapshot(trained)
-    sorted((root / "people/bounding_box_train").iterdir())[0].unlink()
+    sorted((linked / "people/bounding_box_train").iterdir())[0].unlink()
     refused(capsys, "train", ["--config", CONFIG, "--resume", *keys], "was trained on other images", "images")
     assert snapshot(trained) == before
 
@@ -200,7 +213,7 @@ def test_features_are_not_of_a_dataset(tmp_path, capsys):
 @pytest.mark.parametrize(
     "notes, words",
     [
-        ("no json", "its notes are no JSON"),
+        ("no json", "its notes cannot be read"),
         ("[1]", "its notes must hold names and values"),
         ('{"metric": "manhattan"}', "unknown metric 'manhattan'"),
         ('{"metric": ["cosine"]}', "unknown metric"),
