@@ -116,8 +116,13 @@ class RunFolder:
     def _opened_at(self, iteration: int) -> list[Tracker]:
         """The trackers, which are opened at the first iteration that is recorded."""
         if not self._opened:
-            tree = yaml.safe_load(self._config) or {}
-            flat = {f"{section}.{key}": value for section, keys in tree.items() for key, value in keys.items()}
+            sections = (yaml.safe_load(self._config) or {}).items()
+            flat = {
+                f"{name}.{key}": value
+                for name, keys in sections
+                if isinstance(keys, dict)
+                for key, value in keys.items()
+            }
             self._opened = open_trackers(self._trackers, self.path, flat, iteration)
         return self._opened
 
