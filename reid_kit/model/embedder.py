@@ -104,6 +104,7 @@ class Embedder(nn.Module):
         self.thresholds: list[OperatingPoint] = []
         if levels and (pooling in OF_TOKENS or (parts and levels[-1] != "high")):
             raise InputError("MODEL.LEVELS go with POOLING average, max or gem, and beside MODEL.PARTS end with high")
+        self.takes_token = pooling in ("cls", "both")
         self.backbone = Backbone(
             backbone,
             weights,
@@ -112,7 +113,7 @@ class Embedder(nn.Module):
             height,
             width,
             copies=1 + len(parts) * own_stage,
-            class_token=pooling in ("cls", "both"),
+            class_token=self.takes_token,
             patch_stride=patch_stride,
             drop_path=drop_path,
             vectors=bool(cameras),
@@ -179,8 +180,8 @@ class Embedder(nn.Module):
         """
         images = (images.to(self.mean.dtype) - self.mean) / self.std
         vectors = self.cameras(cameras) if self.cameras is not None and cameras is not None else None
-        maps = self.backbone(images, vectors)
-        token = maps.pop() if self.backbone.class_token else None
+        maps = self.backbone(images) if vectors is None else self.backbone(images, vectors)
+        token = maps.pop() if self.takes_token else None
         pieces = [maps[source] for source in self.sources]
         for place, part in enumerate(self.parts, start=len(pieces) - len(self.parts)):
             pieces[place] = part.cut(pieces[place])
