@@ -31,9 +31,8 @@ def activation_maps(model: Embedder, images: Tensor) -> dict[str, Tensor]:
     if not hasattr(model, "backbone"):
         raise InputError("an exported model has no maps to draw; test the checkpoint it was made from")
     maps = model.backbone((images - model.mean) / model.std)
-    wholes = [None] * (len(model.sources) - len(model.parts))
     found = {}
-    for name, source, part in zip(model.level_names, model.sources, [*wholes, *model.parts]):
+    for name, (source, part) in zip(model.level_names, model.pieces):
         answer = maps[source].float().square()
         if part is not None:
             inside = torch.zeros_like(answer)

@@ -104,6 +104,7 @@ class Embedder(nn.Module):
         self.thresholds: list[OperatingPoint] = []
         if levels and (pooling in OF_TOKENS or (parts and levels[-1] != "high")):
             raise InputError("MODEL.LEVELS go with POOLING average, max or gem, and beside MODEL.PARTS end with high")
+        self.takes_token = pooling in ("cls", "both")
         self.backbone = Backbone(
             backbone,
             weights,
@@ -112,7 +113,7 @@ class Embedder(nn.Module):
             height,
             width,
             copies=1 + len(parts) * own_stage,
-            class_token=pooling in ("cls", "both"),
+            class_token=self.takes_token,
             patch_stride=patch_stride,
             drop_path=drop_path,
             vectors=bool(cameras),
@@ -123,7 +124,9 @@ class Embedder(nn.Module):
         channels = self.backbone.channels
         last = max(len(levels), 1) - 1
         self.parts = build_parts(parts, channels[last], self.backbone.rows)
-        self.sources = [*range(last + 1), *(last + (1 + part.entry) * own_stage for part in self.parts)]
+        # what each head takes: one of the backbone's maps, and the part of it, None where it is the whole
+        self.pieces = [(source, None) for source in range(last + 1)]
+        self.pieces += [(last + (1 + part.entry) * own_stage, part) for part in self.parts]
         self.heads = nn.ModuleList(Head(c, pooling, embedding_size, neck) for c in channels[: last + 1])
         others = "average" if pooling in OF_TOKENS else pooling  # of parts
         for part in self.parts:
@@ -179,11 +182,9 @@ class Embedder(nn.Module):
         """
         images = (images.to(self.mean.dtype) - self.mean) / self.std
         vectors = self.cameras(cameras) if self.cameras is not None and cameras is not None else None
-        maps = self.backbone(images, vectors)
-        token = maps.pop() if self.backbone.class_token else None
-        pieces = [maps[source] for source in self.sources]
-        for place, part in enumerate(self.parts, start=len(pieces) - len(self.parts)):
-            pieces[place] = part.cut(pieces[place])
+        maps = self.backbone(images) if vectors is None else self.backbone(images, vectors)
+        token = maps.pop() if self.takes_token else None
+        pieces = [maps[source] if part is None else part.cut(maps[source]) for source, part in self.pieces]
         levels = [head(piece, token) for head, piece in zip(self.heads, pieces)]
         if len(levels) == 1:
             return levels[0]

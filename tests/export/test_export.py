@@ -277,3 +277,22 @@ def test_the_proof_is_of_the_very_model(model, folder):
         other.heads[0].embedding.weight[0] *= -1
     with pytest.raises(InputError, match="a batch of 1 "):
         prove(onnx.load(folder / "pixels.onnx"), other, "pixels", False)
+
+
+@pytest.mark.parametrize(
+    "options, half",
+    [
+        ({"parts": [{"stripes": 2, "whole": True}, {"channels": 2}], "own_stage": True, "neck": "bnneck"}, False),
+        ({"pooling": "both", "parts": [{"stripes": 5}], "own_stage": True, "patch_stride": 12}, True),
+        ({"pooling": "cls", "cameras": [1, 2], "camera_weight": 3.0}, False),
+    ],
+    ids=["parts", "parts of tokens", "camera vectors"],
+)
+def test_parts_and_tokens(options, half):
+    torch.manual_seed(0)
+    backbone = "test_vit" if "pooling" in options else "test_resnet"
+    given = Embedder(backbone, "none", height=HEIGHT, width=WIDTH, **options)
+    with torch.no_grad():
+        given(pictures(16, seed=9))
+    given.eval()
+    assert prove(to_onnx(given, half=half), given, "pixels", half)
