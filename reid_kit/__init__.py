@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # at run time a name is imported when first used, so that `reid-kit --help` answers at once
     from reid_kit.data.readers import load_dataset
     from reid_kit.evaluation import RetrievalResult, evaluate_retrieval, k_reciprocal_distance
+    from reid_kit.gallery import open_gallery
     from reid_kit.losses import build_loss
     from reid_kit.model.checkpoint import load_model
 
@@ -16,6 +17,7 @@ _HOME = {  # public name -> module
     "k_reciprocal_distance": "reid_kit.evaluation",
     "load_dataset": "reid_kit.data.readers",
     "load_model": "reid_kit.model.checkpoint",
+    "open_gallery": "reid_kit.gallery",
 }
 __all__ = [
     "RetrievalResult",
@@ -24,6 +26,7 @@ __all__ = [
     "k_reciprocal_distance",
     "load_dataset",
     "load_model",
+    "open_gallery",
 ]
 
 

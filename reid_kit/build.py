@@ -3,12 +3,14 @@
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from yacs.config import CfgNode
 
+from reid_kit.config import config_from_text, load_config
+from reid_kit.config_keys import KEYS
 from reid_kit.data.augment import train_transform
 from reid_kit.data.loader import TrainLoader
 from reid_kit.data.readers.registry import checked_options, load_dataset
@@ -27,7 +29,7 @@ from reid_kit.losses.multilevel import MultiLevel
 from reid_kit.losses.registry import option_names
 from reid_kit.losses.weighted_sum import Term, WeightedSum
 from reid_kit.model.batch_norm import synchronize_batch_norm
-from reid_kit.model.checkpoint import save_checkpoint
+from reid_kit.model.checkpoint import load_checkpoint, load_model, save_checkpoint
 from reid_kit.model.embedder import Embedder, Features
 from reid_kit.training.hard_identities import HardIdentities
 from reid_kit.training.optimizer import build_optimizer
@@ -35,6 +37,8 @@ from reid_kit.training.parameter_groups import by_depth, refined
 from reid_kit.training.run_folder import RunFolder
 from reid_kit.training.schedule import build_schedule
 from reid_kit.training.trainer import Recipe, Trainer
+
+ADDED_BY_TRAINING = ("EMBEDDING_SIZE", "NECK", "PARTS", "CAMERA_EMBEDDING")  # to a backbone, of MODEL
 
 
 def build_device(config: CfgNode) -> torch.device:
@@ -130,6 +134,46 @@ def training_cameras(config: CfgNode, dataset: RetrievalDataset) -> list[int]:
             f"set it to 0"
         )
     return cameras
+
+
+def open_model(
+    checkpoint: str | Path | None,
+    config_file: str | Path | None,
+    overrides: Sequence[str] = (),
+    dataset: str | None = None,
+    root: str | None = None,
+) -> tuple[Embedder, CfgNode, Mapping]:
+    """The model of a checkpoint, or of a config the backbone with its pre-trained weights as it is.
+
+    Beside it its settings, and what the checkpoint says: at least `config`, `model_name` and what it was `chosen` by.
+
+    Args:
+        dataset, root: another dataset than its own, and where the datasets are.
+
+    Raises:
+        InputError: both files or neither are given; the config has no pre-trained weights.
+    """
+    if (checkpoint is None) == (config_file is None):
+        raise InputError("give either --checkpoint FILE, or --config FILE for its backbone without training")
+    if checkpoint is not None:
+        content = load_checkpoint(checkpoint)
+        config = config_from_text(content["config"], overrides, dataset, root)
+        return load_model(checkpoint, build_device(config)), config, content
+    text = load_config(config_file, overrides).dump()
+    config = config_from_text(text, (), dataset, root)
+    content = {"config": text, "model_name": config.MODEL.BACKBONE, "chosen": "pre-trained weights without training"}
+    return untrained_model(config, config_file), config, content
+
+
+def untrained_model(config: CfgNode, name: str | Path) -> Embedder:
+    """The backbone and pooling of a config with its pre-trained weights: what training adds to them is left out."""
+    if config.MODEL.WEIGHTS == "none":
+        raise InputError(f"{name} has MODEL.WEIGHTS none: without training its features say nothing; train it first")
+    config = config.clone()
+    config.defrost()
+    for word in ADDED_BY_TRAINING:
+        config.MODEL[word] = KEYS[f"MODEL.{word}"].default
+    return build_model(config).eval().to(build_device(config))
 
 
 def label_map(records: list[Record]) -> dict[str, int]:

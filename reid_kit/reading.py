@@ -3,6 +3,7 @@
 The tensors of checkpoints and weights are read in model/weights.py, images in image.py.
 """
 
+import csv
 import json
 import os
 import pickle
@@ -119,6 +120,18 @@ def read_text(path: str | Path, what: str) -> str:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise InputError(f"{what} is no text: it holds a zero byte in line {line}; save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_table(path: Path, expected: str) -> list[tuple[int, list[str]]]:
+    """Number and fields, stripped, of each line that is not blank; the first is the header.
+
+    Fields are parted by comma, semicolon or tab, whichever the header has most of.
+    """
+    text = read_text(path, f"the table {path}")
+    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
+    with parsing(str(path), expected, csv.Error):
+        found = csv.reader(text.split("\n"), delimiter=delimiter, skipinitialspace=True)
+        return [(found.line_num, [field.strip() for field in fields]) for fields in found if any(fields)]
 
 
 def parse_json(text: str, what: str):

@@ -16,6 +16,7 @@ BENEATH = {  # room -> what it may import beside itself
     "training": GROUND | {"losses"},
     "report": GROUND | {"evaluation"},
     "export": GROUND | {"model"},
+    "gallery": GROUND | {"model", "evaluation"},
     "inference": GROUND | {"data", "model", "evaluation", "report"},
 }
 

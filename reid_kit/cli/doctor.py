@@ -23,6 +23,7 @@ SHOWN = 20  # findings of a kind
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="NAME", help=", ".join(sorted(READERS)))
     parser.add_argument("--root", default="datasets", metavar="DIR", help="the dataset's folder or its parent")
+    parser.add_argument("--split", type=float, metavar="SHARE", help="of folder and csv without a split: draw one")
     parser.add_argument("--no-images", action="store_true", help="do not decode the images")
     parser.add_argument("options", nargs="*", metavar="OPTION VALUE", help="of the reader, as boxes labeled")
 
@@ -33,7 +34,10 @@ def main(arguments: argparse.Namespace) -> None:
         raise InputError(f"options of the reader come in pairs OPTION VALUE; {words[-1]!r} has no value")
     with parsing("the value of an option", "YAML, as true or labeled", yaml.YAMLError):
         values = [yaml.safe_load(text) for text in words[1::2]]
-    options = checked_options(arguments.data, dict(zip(words[::2], values)))
+    options = dict(zip(words[::2], values))
+    if arguments.split is not None:
+        options["split"] = arguments.split
+    options = checked_options(arguments.data, options)
     diagnosis = diagnose(
         arguments.data,
         arguments.root,

@@ -22,9 +22,8 @@ import numpy as np
 import torch.nn.functional as F
 from torch import nn
 
-from reid_kit.build import build_dataset, build_device, build_test_settings
+from reid_kit.build import build_dataset, build_device, build_test_settings, open_model
 from reid_kit.cli.effective import OF_IMAGES, refuse_keys, refuse_options
-from reid_kit.config import config_from_text
 from reid_kit.data.records import Protocol, Record
 from reid_kit.errors import InputError
 from reid_kit.evaluation.feature_files import SAVE, write_feature_file
@@ -32,7 +31,6 @@ from reid_kit.files import clear_leftovers, hold, refuse_existing, short_hash, t
 from reid_kit.image_files import find_images
 from reid_kit.inference.stored import notes_of
 from reid_kit.inference.testing import TestSettings, embed_records
-from reid_kit.model.checkpoint import load_checkpoint, load_model
 from reid_kit.model.fingerprint import fingerprint
 
 PART = 4096  # images whose features are in memory at once
@@ -40,7 +38,8 @@ PROGRESS, ROWS, KIND = "progress.json", "features", "extraction of reid_kit"  # 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE")
+    parser.add_argument("--config", metavar="FILE", help="its backbone with its pre-trained weights, untrained")
     parser.add_argument("--data", metavar="NAME", help="query and gallery of a dataset")
     parser.add_argument("--root", metavar="DIR", help="where the dataset is")
     parser.add_argument("--images", type=Path, metavar="DIR", help="all images below a folder")
@@ -58,7 +57,8 @@ def main(arguments: argparse.Namespace) -> None:
             key: True for key in arguments.overrides[::2] if key in ("DATA.NAME", "DATA.ROOT", "DATA.OPTIONS")
         }
         refuse_options({"--root": arguments.root, **of_dataset}, "--images says where the images are")
-    refuse_keys(arguments.overrides, OF_IMAGES, "the model comes from the checkpoint as it was trained")
+    if arguments.config is None:
+        refuse_keys(arguments.overrides, OF_IMAGES, "the model comes from the checkpoint as it was trained")
     if arguments.output.suffix not in SAVE:
         raise InputError(f"--output {arguments.output} must end in {' or '.join(SAVE)}")
     folder = arguments.output.with_name(f"{arguments.output.name}.partial")
@@ -75,11 +75,11 @@ def main(arguments: argparse.Namespace) -> None:
 
 def extract(arguments: argparse.Namespace, folder: Path, state: dict) -> None:
     """Embeds the images by way of `folder`, whose `state` an earlier run has left, and writes the feature file."""
-    content = load_checkpoint(arguments.checkpoint)
-    config = config_from_text(content["config"], arguments.overrides, arguments.data, arguments.root)
-    device = build_device(config)
+    model, config, content = open_model(
+        arguments.checkpoint, arguments.config, arguments.overrides, arguments.data, arguments.root
+    )
     records, split, protocol = find_records(arguments, config)
-    model, settings = load_model(arguments.checkpoint, device), build_test_settings(config, device)
+    settings = build_test_settings(config, build_device(config))
     weights = fingerprint(model)
     width = len(model.columns(settings.levels)) if settings.levels else model.embedding_size
     left_out = set(embed_in_parts(model, records, settings, folder, [weights, width], state))

@@ -14,4 +14,4 @@ def dataset_table(dataset: RetrievalDataset) -> str:
         cameras = len({record.camera_name for record in records if record.camera_name})
         distractors = len(records) - len(people) - junk
         lines.append(f"{split:12}{len(records):>9}{identities:>12}{cameras:>9}{junk:>7}{distractors:>13}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *[dataset.drawn] * bool(dataset.drawn)])

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from torch import nn
 from yacs.config import CfgNode
 
-from reid_kit.build import build_dataset, build_device, build_test_settings
+from reid_kit.build import build_dataset, build_device, build_test_settings, open_model
 from reid_kit.cli.effective import OF_IMAGES, OF_THE_RANKING, refuse_keys, refuse_options
 from reid_kit.cli.fitness import check_fitness
 from reid_kit.cli.train import FREE_ON_RESUME, differing
@@ -40,7 +40,6 @@ from reid_kit.inference.error_files import write_projector
 from reid_kit.inference.results import results_folder, stamp, write_results
 from reid_kit.inference.stored import measure_stored
 from reid_kit.inference.testing import Tested, TestSettings, test_retrieval
-from reid_kit.model.checkpoint import load_checkpoint, load_model
 from reid_kit.model.pretrained import HUB
 from reid_kit.report.tables import box_table, cmc_name, result_table
 
@@ -105,26 +104,34 @@ def ranking_of(arguments: argparse.Namespace) -> dict[str, object]:
 
 def of_checkpoints(arguments: argparse.Namespace, variant: Mapping[str, object]) -> list[Row]:
     """Models tested on the datasets they were trained on, or on those that are asked for."""
-    place = ("TRAIN.OUTPUT",) if arguments.config else ()
-    refuse_keys(arguments.overrides, OF_IMAGES + place, "the model comes from the checkpoint as it was trained")
-    configs = {}
+    configs, untrained = {}, {}
     for path in arguments.config:
         config = load_config(path, arguments.overrides)
-        configs[str(Path(config.TRAIN.OUTPUT) / "best.pt")] = path, config
-    checkpoints = list({Path(name).resolve(): name for name in [*arguments.checkpoint, *configs]}.values())
+        run = Path(config.TRAIN.OUTPUT)
+        if config.MODEL.WEIGHTS == "none" or any((run / name).exists() for name in ("best.pt", "last.pt")):
+            configs[str(run / "best.pt")] = path, config
+        else:
+            untrained[f"{run}-untrained/{config.MODEL.BACKBONE}"] = path
+            if rank() == 0:
+                print(
+                    f"note: {run} holds no run; tested is {config.MODEL.BACKBONE} with its pre-trained weights as it is"
+                )
+    if arguments.checkpoint or configs:
+        place = ("TRAIN.OUTPUT",) if arguments.config else ()
+        refuse_keys(arguments.overrides, OF_IMAGES + place, "the model comes from the checkpoint as it was trained")
+    checkpoints = list({Path(name).resolve(): name for name in [*arguments.checkpoint, *configs, *untrained]}.values())
     if not checkpoints:
         raise InputError("nothing to test: give --checkpoint FILE, or --config FILE of a run that has been trained")
     names = distinct(checkpoints, lambda name: Path(name).absolute().parent.name)
     rows = []
     for checkpoint, run in zip(checkpoints, names):
-        content = load_checkpoint(checkpoint)
-        trained = config_from_text(content["config"], arguments.overrides)
+        path = untrained.get(checkpoint)
+        model, trained, content = open_model(None if path else checkpoint, path, arguments.overrides)
         if checkpoint in configs and rank() == 0:
             path, config = configs[checkpoint]
             for what in differing(config, trained, FREE_ON_RESUME):
                 print(f"note: {path} is not what {checkpoint} was trained with, which counts: {what}")
         device = build_device(trained)
-        model = load_model(checkpoint, device)
         for name in dict.fromkeys(arguments.data or [trained.DATA.NAME]):
             config = config_from_text(content["config"], arguments.overrides, name, arguments.root)
             own = config_from_text(content["config"], (), name)

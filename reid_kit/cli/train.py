@@ -53,13 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in TRAIN.OUTPUT")
     parser.add_argument("--dry-run", action="store_true", help="print config, dataset and model size; train nothing")
     parser.add_argument(
+        "--split", type=float, metavar="SHARE", help="of folder and csv: draw this share of the identities to test with"
+    )
+    parser.add_argument(
         "overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config_keys.py and new values"
     )
 
 
 def main(arguments: argparse.Namespace) -> None:
     start_processes()
-    config = in_agreement(lambda: load_config(arguments.config, arguments.overrides))
+    drawn = [] if arguments.split is None else ["DATA.OPTIONS.split", repr(arguments.split)]
+    config = in_agreement(lambda: load_config(arguments.config, [*arguments.overrides, *drawn]))
     if arguments.dry_run:
         dry_run(config)
     else:

@@ -83,6 +83,7 @@ class RetrievalDataset:
     distractors: identity 0 is nobody's match, as in Market-1501's layout; elsewhere it is an identity like others.
     counts_anew: an identity of train and one of query or gallery are two, though their numbers be equal.
     left_out: what stands in the dataset's folders and was not read, in words.
+    drawn: what split was drawn, in words; "" where the dataset has its own.
     """
 
     name: str
@@ -93,6 +94,7 @@ class RetrievalDataset:
     distractors: bool = False
     counts_anew: bool = False
     left_out: list[str] = field(default_factory=list)
+    drawn: str = ""
 
     @property
     def nobody(self) -> set[int]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reid_kit.errors import InputError
-from reid_kit.image import read_image, resize_and_cut
+from reid_kit.image import crop, read_image, resize_and_cut
 from reid_kit.model.backbone import Backbone
 from reid_kit.model.neck import build_neck
 from reid_kit.model.parts import build_parts
@@ -199,7 +199,8 @@ class Embedder(nn.Module):
         """(N, D) float32 L2-normalised embeddings, on the CPU.
 
         Args:
-            images_or_paths: image files, or (H, W, 3) uint8 RGB arrays of any size.
+            images_or_paths: image files, or (H, W, 3) uint8 RGB arrays of any size; taken one by one, so that an
+                iterator may give more than the memory holds.
             flip: average with the embedding of the mirror image.
 
         Raises:
@@ -207,15 +208,15 @@ class Embedder(nn.Module):
         """
         if isinstance(images_or_paths, (str, Path)):
             raise InputError(f"embed takes a list of images; for one, write [{str(images_or_paths)!r}]")
-        items = list(images_or_paths)
+        items = enumerate(images_or_paths)
         if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
             raise InputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
         training = self.training
         self.eval()
         found = [torch.empty(0, self.embedding_size)]
         try:
-            for first in range(0, len(items), batch_size):
-                images = self._batch(items[first : first + batch_size], first).to(self.mean.device)
+            while sized := [self._sized(*item) for item in islice(items, batch_size)]:
+                images = torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2).to(self.mean.device)
                 features = self(images).inference.float()
                 if flip:
                     features = features + self(images.flip(-1)).inference.float()
@@ -224,14 +225,31 @@ class Embedder(nn.Module):
             self.train(training)
         return torch.cat(found)
 
-    def _batch(self, items: list[np.ndarray | Tensor | str | Path], first: int) -> Tensor:
-        images = [
-            read_image(item) if isinstance(item, (str, Path)) else checked(item, number)
-            for number, item in enumerate(items, first)
-        ]
-        size = self.height, self.width, self.enlarge
-        resized = np.stack([resize_and_cut(image, *size) for image in images])
-        return torch.from_numpy(resized).permute(0, 3, 1, 2)
+    def embed_boxes(
+        self, frame: np.ndarray | Tensor, boxes: object, batch_size: int = 64, flip: bool = False
+    ) -> Tensor:
+        """(n, D) embeddings, as `embed` gives them, of the boxes of one video frame.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB.
+            boxes: (n, 4) x1, y1, x2, y2 in pixels, x2 and y2 exclusive: an array, a tensor, a list, or an object that
+                holds them as `.xyxy`, as detectors return it. What lies outside the frame is cut off.
+
+        Raises:
+            InputError: boxes of another shape, or one without a pixel in the frame.
+        """
+        boxes = getattr(boxes, "xyxy", boxes)
+        corners = np.asarray(boxes.detach().cpu() if isinstance(boxes, Tensor) else boxes, dtype=float)
+        corners = corners.reshape(0, 4) if corners.size == 0 else corners
+        if corners.ndim != 2 or corners.shape[1] != 4 or not np.isfinite(corners).all():
+            raise InputError(f"boxes must be (n, 4) finite x1, y1, x2, y2 in pixels, got shape {corners.shape}")
+        image = checked(frame, 0)
+        cut = (crop(image, tuple(box.tolist()), f"box {number} of the frame") for number, box in enumerate(corners))
+        return self.embed(cut, batch_size, flip)
+
+    def _sized(self, number: int, item: np.ndarray | Tensor | str | Path) -> np.ndarray:
+        image = read_image(item) if isinstance(item, (str, Path)) else checked(item, number)
+        return resize_and_cut(image, self.height, self.width, self.enlarge)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the model to a new folder that can be shared: see `reid_kit.model.pretrained`."""

@@ -1,3 +1,5 @@
+import weakref
+
 import cv2
 import numpy as np
 import pytest
@@ -187,3 +189,51 @@ def test_an_empty_crop_and_its_place_are_named():
             model.embed([frame], batch_size=size)
     mirrored = frame[:, ::-1]
     assert torch.equal(model.embed([mirrored]), model.embed([mirrored.copy()]))
+
+
+def test_embed_holds_no_more_than_a_batch():
+    model, alive, most = embedder(), [], []
+
+    def frames():
+        for number in range(9):
+            image = np.full((40, 20, 3), number, np.uint8)
+            alive.append(weakref.ref(image))
+            yield image
+            del image
+            most.append(sum(reference() is not None for reference in alive))
+
+    assert model.embed(frames(), batch_size=3).shape == (9, model.embedding_size)
+    assert max(most) <= 2  # the one at hand, and the one before it; each is resized as it comes
+
+
+class Detections:
+    def __init__(self, xyxy):
+        self.xyxy = xyxy
+
+
+def test_boxes_of_a_frame_are_what_cutting_by_hand_gives():
+    model = embedder()
+    frame = np.random.default_rng(0).integers(0, 256, (120, 90, 3), dtype=np.uint8)
+    boxes = np.array([[3.4, 5.2, 40, 100], [-10, -10, 30.6, 200], [60, 20, 89, 119]])
+    by_hand = [frame[5:100, 3:40], frame[0:120, 0:31], frame[20:119, 60:89]]
+    expected = model.embed(by_hand)
+    for given in (boxes, boxes.tolist(), torch.from_numpy(boxes), Detections(torch.from_numpy(boxes))):
+        assert torch.equal(model.embed_boxes(frame, given), expected)
+    assert torch.equal(model.embed_boxes(frame, boxes, flip=True), model.embed(by_hand, flip=True))
+    for none in ([], np.empty((0, 4)), Detections(torch.empty(0, 4))):
+        assert model.embed_boxes(frame, none).shape == (0, model.embedding_size)
+
+
+@pytest.mark.parametrize(
+    "boxes, words",
+    [
+        ([[0, 0, 9, 9], [200, 0, 210, 9]], "box 1 of the frame: .* holds no pixel of the 90 x 120 image"),
+        ([[9, 9, 0, 0]], "box 0 of the frame"),
+        ([0, 0, 9, 9], r"\(n, 4\) finite x1, y1, x2, y2 in pixels, got shape \(4,\)"),
+        ([[0, 0, 9, 9, 0.5]], r"got shape \(1, 5\)"),
+        ([[0, 0, 9, float("nan")]], "finite"),
+    ],
+)
+def test_boxes_that_cannot_be_cut(boxes, words):
+    with pytest.raises(InputError, match=words):
+        embedder().embed_boxes(np.zeros((120, 90, 3), np.uint8), boxes)

@@ -1,10 +1,10 @@
 """Your own images: a folder a person or product, or a table."""
 
-import csv as csv_module
 import math
 import os
+import random
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from reid_kit.data.records import Protocol, Record, RetrievalDataset, numbers_of
 from reid_kit.errors import InputError, shortened
 from reid_kit.image import Box
 from reid_kit.image_files import ImageFiles, find_images
-from reid_kit.reading import parsing, read_text
+from reid_kit.reading import read_table
 
 COLUMNS = ("path", "identity", "split", "camera", "x1", "y1", "x2", "y2", "domain")
 SPLITS = ("train", "query", "gallery", "test")
@@ -21,9 +21,14 @@ HEADER = "path,identity,split[,camera][,x1,y1,x2,y2][,domain]"
 
 
 @register("folder", markers=("train",), source="A folder of yours: train/ID/*.jpg, query/ID/*.jpg, gallery/ID/*.jpg.")
-def folder(folder: Path) -> RetrievalDataset:
+def folder(folder: Path, split: float = 0.0, seed: int = 0) -> RetrievalDataset:
     """Images in train/ID/, query/ID/ and gallery/ID/, where ID is any name, the same in query and gallery for the same
-    identity. Without query/, gallery/ (or test/) is both, and each image ignores itself. No cameras, no boxes."""
+    identity. Without query/, gallery/ (or test/) is both, and each image ignores itself. No cameras, no boxes.
+
+    With a `split` above 0 the folder holds ID/*.jpg, and that share of identities is drawn, by the `seed`, as test/.
+    """
+    if split:
+        return drawn_folder(folder, split, seed)
     test = folder / ("gallery" if (folder / "gallery").is_dir() else "test")
     if not test.is_dir():
         raise InputError(f"{folder} has neither gallery/ nor test/; expected gallery/ID/*.jpg to test on")
@@ -41,6 +46,38 @@ def folder(folder: Path) -> RetrievalDataset:
     query = records("query") if "query" in images else gallery
     protocol = Protocol(camera_aware=False, same_set=query is gallery)
     return RetrievalDataset("folder", records("train"), query, gallery, protocol, left_out=left_out)
+
+
+def drawn_folder(folder: Path, split: float, seed: int) -> RetrievalDataset:
+    """A folder of ID/*.jpg."""
+    if inside := [name for name in ("train", *SPLITS) if (folder / name).is_dir()]:
+        raise InputError(f"{folder} has {inside[0]}/, so it is split already; leave the split out")
+    images = identities(folder)
+    numbers, tested = numbers_of(images), draw_identities(images, split, seed)
+    train, test = (
+        [
+            Record(path, numbers[name], identity_name=name)
+            for name, files in images.items()
+            if (name in tested) == wanted
+            for path in files.paths
+        ]
+        for wanted in (False, True)
+    )
+    left_out = [text for files in images.values() for text in files.left_out]
+    drawn = said(split, seed, tested, images)
+    return RetrievalDataset("folder", train, test, test, Protocol(False, same_set=True), left_out=left_out, drawn=drawn)
+
+
+def draw_identities(names: Iterable[str], split: float, seed: int) -> set[str]:
+    """A share of the identities, at least one and not all, the same for the same names and seed."""
+    names = sorted(set(names))
+    if not 0 < split < 1 or len(names) < 2:
+        raise InputError(f"a split is a share between 0 and 1 of two identities or more; got {split} of {len(names)}")
+    return set(random.Random(seed).sample(names, min(max(round(split * len(names)), 1), len(names) - 1)))
+
+
+def said(split: float, seed: int, tested: Collection[str], names: Collection[str]) -> str:
+    return f"drawn to test with: {len(tested):,} of {len(names):,} identities (split {split:g}, seed {seed})"
 
 
 def identities(split: Path) -> dict[str, ImageFiles]:
@@ -65,17 +102,23 @@ class Row:
 
 
 @register("csv", markers=("dataset.csv",), source="A table of yours, or a folder with one called dataset.csv.")
-def csv(folder: Path) -> RetrievalDataset:
+def csv(folder: Path, split: float = 0.0, seed: int = 0) -> RetrievalDataset:
     """A table `path,identity,split[,camera][,x1,y1,x2,y2][,domain]`, with paths relative to it, splits train, query,
     gallery or test, boxes in pixels; identities and cameras are any text, and "7" and "007" are two.
 
     An image is a path and its box: rows of one photo with other boxes are other images. An image may be a query and in
     the gallery at once, in two rows; rows of `test` are all both. A query never finds itself: it ignores its identity
     in its own camera, and where the table has no cameras, the very image. Cameras are given for all rows that are
-    tested or for none.
+    tested or for none. With a `split` above 0 the table has no such column, and that share of identities is drawn, by
+    the `seed`, as rows of `test`.
     """
     file = folder if folder.is_file() else folder / "dataset.csv"
-    rows = read_rows(file)
+    rows, drawn = read_rows(file, split > 0), ""
+    if split:
+        names = {row.identity for row in rows}
+        chosen = draw_identities(names, split, seed)
+        rows = [replace(row, split="test" if row.identity in chosen else "train") for row in rows]
+        drawn = said(split, seed, chosen, names)
     check_images_once(rows)
     check_names(file, "identity", {row.identity: row.source for row in rows})
     check_names(file, "camera", {row.camera: row.source for row in rows if row.camera})
@@ -109,20 +152,26 @@ def csv(folder: Path) -> RetrievalDataset:
         own = {key: number for number, key in enumerate(dict.fromkeys(keys))}
         both = [replace(record, camera=own[key]) for record, key in zip(query + gallery, keys)]
         query, gallery, camera_aware = both[: len(query)], both[len(query) :], True
-    return RetrievalDataset("csv", splits["train"], query, gallery, Protocol(camera_aware, query is gallery))
+    protocol = Protocol(camera_aware, query is gallery)
+    return RetrievalDataset("csv", splits["train"], query, gallery, protocol, drawn=drawn)
 
 
-def read_rows(file: Path) -> list[Row]:
-    """The rows of a table whose fields are parted by comma, semicolon or tab, whichever its header has most of."""
-    text = read_text(file, f"the table {file}")
-    header = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)
-    with parsing(str(file), f"a table {HEADER}", csv_module.Error):
-        found = csv_module.reader(text.split("\n"), delimiter=delimiter, skipinitialspace=True)
-        lines = [(found.line_num, [field.strip() for field in fields]) for fields in found if any(fields)]
+def read_rows(file: Path, drawn: bool = False) -> list[Row]:
+    """The rows of a table whose fields are parted by comma, semicolon or tab, whichever its header has most of.
+
+    Args:
+        drawn: it has no column `split`.
+    """
+    lines = read_table(file, f"a table {HEADER}")
     names = [name.lower() for name in lines[0][1]] if lines else []
     wrong = [name for name in names if name not in COLUMNS or names.count(name) > 1]
-    missing = [name for name in COLUMNS[:3] if name not in names]
+    missing = [name for name in COLUMNS[: 2 if drawn else 3] if name not in names]
+    if drawn and "split" in names:
+        raise InputError(f"{file} has a column split; leave out the split that is to be drawn, or that column")
+    if missing == ["split"] and not wrong:
+        raise InputError(
+            f"{file}: no column split; add it, or let one be drawn: --split 0.3 (DATA.OPTIONS {{split: 0.3}})"
+        )
     if wrong or missing:
         problem = f"no column {', '.join(missing)}" if missing else f"unknown column {shortened(wrong)[1:-1]}"
         raise InputError(f"{file}: {problem}; the header is {HEADER}")
@@ -134,6 +183,7 @@ def read_rows(file: Path) -> list[Row]:
         row = dict(zip(names, fields))
         if not row["path"] or not row["identity"]:
             raise InputError(f"{source}: path and identity must not be empty")
+        row.setdefault("split", "train")  # to be drawn
         if row["split"].lower() not in SPLITS:
             raise InputError(f"{source}: split {shortened(row['split'])}; expected one of {', '.join(SPLITS)}")
         path = file.parent / os.path.expanduser(row["path"])

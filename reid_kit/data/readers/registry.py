@@ -75,7 +75,8 @@ def load_dataset(name: str, root: str | Path, **options) -> RetrievalDataset:
     if "\0" in str(root):
         raise InputError(f"no folder can be called {str(root)!r}: it holds a zero byte")
     try:
-        return reader.read(find_folder(reader, root), **options)
+        bare = name == "folder" and options.get("split")  # of identities, without train/ that it could be known by
+        return reader.read(root if bare else find_folder(reader, root), **options)
     except OSError as error:
         place = shortened(printable(str(error.filename or root)))[1:-1]
         raise InputError(f"cannot read {place} of dataset {name!r}: {error.strerror or error}") from error

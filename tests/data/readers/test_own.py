@@ -209,3 +209,50 @@ def test_images_of_every_suffix_and_in_folders_below(tmp_path):
     dataset = load_dataset("folder", tmp_path)
     assert [record.path.name for record in dataset.train] == ["1.webp", "2.tif"]
     assert len(dataset.left_out) == 1 and "heic" in dataset.left_out[0]
+
+
+def photos_of(root, identities):
+    for identity, count in identities.items():
+        (root / identity).mkdir(parents=True)
+        for number in range(count):
+            (root / identity / f"{number}.jpg").write_bytes(b"")
+
+
+def test_a_split_is_drawn_by_identity(tmp_path):
+    names = {f"person {number}": 1 + number % 3 for number in range(20)}
+    photos_of(tmp_path, names)
+    lines = ["path,identity,camera"] + [f"{n}/{k}.jpg,{n},c{k}" for n, count in names.items() for k in range(count)]
+    (tmp_path / "dataset.csv").write_text("\n".join(lines))
+    found = [load_dataset(reader, tmp_path, split=0.3) for reader in ("folder", "csv")]
+    for dataset in found:
+        train, test = ({record.identity_name for record in part} for part in (dataset.train, dataset.gallery))
+        assert len(test) == 6 and train | test == set(names) and not train & test
+        assert dataset.query is dataset.gallery and dataset.protocol.same_set
+        assert len(dataset.train) + len(dataset.gallery) == sum(names.values())
+        assert dataset.drawn == "drawn to test with: 6 of 20 identities (split 0.3, seed 0)"
+    assert {r.path for r in found[0].gallery} == {r.path for r in found[1].gallery}  # of the names and the seed alone
+    assert found[1].protocol.camera_aware and not found[0].protocol.camera_aware
+    other = load_dataset("folder", tmp_path, split=0.3, seed=1)
+    assert {r.path for r in other.gallery} != {r.path for r in found[0].gallery}
+
+
+@pytest.mark.parametrize(
+    "split, header, words",
+    [
+        (1.5, "path,identity", "a share between 0 and 1"),
+        (0.3, "path,identity,split", "has a column split"),
+        (0.0, "path,identity", "no column split; add it, or let one be drawn: --split 0.3"),
+    ],
+)
+def test_splits_that_cannot_be_drawn(tmp_path, split, header, words):
+    fields = {"path": "{0}.jpg", "identity": "{0}", "split": "train"}
+    rows = [",".join(fields[name] for name in header.split(",")).format(n) for n in range(4)]
+    (tmp_path / "dataset.csv").write_text("\n".join([header, *rows]))
+    with pytest.raises(InputError, match=words):
+        load_dataset("csv", tmp_path, split=split)
+
+
+def test_a_folder_that_is_split_already(tmp_path):
+    photos_of(tmp_path / "train", {"a": 2})
+    with pytest.raises(InputError, match="has train/, so it is split already"):
+        load_dataset("folder", tmp_path, split=0.3)

@@ -1,0 +1,36 @@
+"""Are two images of the same person or product?
+
+python tools/verify.py --checkpoint runs/market_srt/best.pt a.jpg b.jpg
+python tools/verify.py --checkpoint runs/market_srt/best.pt --gallery people --false-match-rate 1e-4 a.jpg b.jpg
+"""
+
+import argparse
+from pathlib import Path
+
+from reid_kit.build import open_model
+from reid_kit.cli.search import EMBED_DISTANCES, add_threshold_arguments, threshold_of
+from reid_kit.gallery import open_gallery
+from reid_kit.gallery.address import describe_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE")
+    parser.add_argument("--config", metavar="FILE", help="its backbone with its pre-trained weights, untrained")
+    parser.add_argument(
+        "--gallery", metavar="GALLERY", help="whose thresholds are taken in place of the training run's"
+    )
+    add_threshold_arguments(parser)
+    parser.add_argument("images", nargs=2, metavar="IMAGE")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    model, config, _ = open_model(arguments.checkpoint, arguments.config)
+    if arguments.gallery is None:
+        about = describe_model(model, flip=config.TEST.FLIP)
+    else:
+        about = open_gallery(arguments.gallery, model).description
+    threshold, said = threshold_of(arguments, about)
+    a, b = model.embed(arguments.images, flip=about.flip).double()
+    distance = float(1 - a @ b if about.metric == "cosine" else (a - b).norm())
+    same = "not judged" if threshold is None else "same" if distance <= threshold else "different"
+    print(f"{same}: {EMBED_DISTANCES[about.metric]} {distance:.4f}\n{said}")
