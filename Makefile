@@ -20,7 +20,7 @@ demo: .venv/installed  ## render the demo data, train and test on it
 test: .venv/installed  ## the whole suite, and the style check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
 types: .venv/installed  ## the public names as a strict type checker sees them
 	$(BIN)/python -m mypy --strict --follow-imports=silent --cache-dir .mypy_cache tests/user_script.py
@@ -30,7 +30,7 @@ types: .venv/installed  ## the public names as a strict type checker sees them
 test-floors: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .floors -r tests/floors.txt
 	PYTHONPATH=.floors $(BIN)/python -c 'import cv2, numpy; print("on numpy", numpy.__version__, "and OpenCV", cv2.__version__)'
-	PYTHONPATH=.floors $(BIN)/python -m pytest tests/data tests/model tests/evaluation tests/training tests/report tests/test_image.py
+	OMP_NUM_THREADS=1 PYTHONPATH=.floors $(BIN)/python -m pytest -n auto --maxprocesses 4 tests/data tests/model tests/evaluation tests/training tests/report tests/test_image.py
 
 clean:
 	rm -rf .venv .floors .mypy_cache build *.egg-info

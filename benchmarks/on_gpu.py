@@ -22,7 +22,8 @@ from memory import peak_memory
 from timing import in_turn, seconds
 
 from reid_kit import evaluate_retrieval, k_reciprocal_distance
-from reid_kit.build import autocast, build_model, build_objective, choose_algorithms
+from reid_kit.build import autocast, build_model, choose_algorithms
+from reid_kit.build_objective import build_objective
 from reid_kit.config import load_config
 from reid_kit.data.loader import TrainBatch
 from reid_kit.losses import LOSSES, build_loss

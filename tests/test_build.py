@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reid_kit.build import build_model, build_objective, build_test_settings, build_trainer
+from reid_kit.build import build_model, build_test_settings, build_trainer
+from reid_kit.build_objective import build_objective
 from reid_kit.config import load_config
 from reid_kit.data.records import Protocol, Record, RetrievalDataset
 from reid_kit.errors import InputError

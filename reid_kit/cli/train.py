@@ -21,13 +21,13 @@ from reid_kit.build import (
     build_device,
     build_loader,
     build_model,
-    build_objective,
     build_test_settings,
     build_trainer,
     build_training_data,
     label_map,
     records_digest,
 )
+from reid_kit.build_objective import build_objective
 from reid_kit.cli.fitness import check_fitness
 from reid_kit.cli.tables import dataset_table
 from reid_kit.config import config_from_text, load_config

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from reid_kit.build import build_objective, build_test_settings
+from reid_kit.build import build_test_settings
+from reid_kit.build_objective import build_objective
 from reid_kit.config import load_config
 
 ROOT = Path(__file__).parents[2]

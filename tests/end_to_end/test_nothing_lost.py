@@ -298,7 +298,8 @@ def comparing(monkeypatch, tmp_path):
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text(config.dump())
         measures = {"mAP": 0.1 + len(done) / 10, "CMC@1": 0.5, "mINP": 0.2}
-        (folder / "results.json").write_text(json.dumps({"measures": measures}))
+        queries = {"query_ids": [1, 1, 2], "average_precision": [0.1, None, 0.3]}
+        (folder / "results.json").write_text(json.dumps({"measures": measures, **queries}))
         done.append(str(folder))
 
     monkeypatch.setattr(compare, "train", train)

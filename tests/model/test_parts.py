@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from reid_kit import load_model
-from reid_kit.build import build_objective
+from reid_kit.build_objective import build_objective
 from reid_kit.config import load_config
 from reid_kit.errors import InputError
 from reid_kit.losses import build_loss
