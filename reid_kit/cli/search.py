@@ -21,6 +21,7 @@ import torch
 
 from reid_kit.build import open_model
 from reid_kit.cli.contact_sheet import contact_sheet
+from reid_kit.cli.threshold_arguments import add_threshold_arguments
 from reid_kit.errors import InputError
 from reid_kit.evaluation import k_reciprocal_distance
 from reid_kit.files import hold, take_folder, write_atomically
@@ -53,11 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rerank", action="store_true", help="order by k-reciprocal encoding (Zhong et al. 2017)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="a new folder for matches.csv, .json and .png")
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="as TRAIN.DEVICE cpu")
-
-
-def add_threshold_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threshold", type=float, metavar="T", help="on the distance; nearer is a match")
-    parser.add_argument("--false-match-rate", type=float, metavar="R", help="the threshold of it (0.001)")
 
 
 def main(arguments: argparse.Namespace) -> None:
