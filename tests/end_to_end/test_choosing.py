@@ -40,6 +40,14 @@ def test_best_weights_are_chosen_on_identities_held_out(tmp_path, demo_root, cap
     assert 0 <= results["map_at_r"] <= results["r_precision"] <= 1
 
 
+def test_a_finished_run_without_its_best_weights_names_a_way_on(tmp_path, demo_root, capsys):
+    words = ["--config", config_file(tmp_path, demo_root, TRAIN__EPOCHS="1"), "TRAIN.OUTPUT", str(tmp_path / "run")]
+    assert run("train", words) == 0
+    (tmp_path / "run/best.pt").unlink()
+    assert run("train", [*words, "--resume"]) == 2
+    assert "last.pt: give that to tools/test.py --checkpoint" in capsys.readouterr().err
+
+
 def test_rows_are_compared_query_for_query(tmp_path, demo_root, capsys):
     files = [
         config_file(tmp_path, demo_root, f"{name}.yaml", TRAIN__EPOCHS="1", LOSS__TERMS=terms)
