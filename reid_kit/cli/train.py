@@ -170,8 +170,8 @@ def test_best(config: CfgNode, dataset: RetrievalDataset, device: torch.device, 
     best, run = Path(config.TRAIN.OUTPUT) / "best.pt", trainer.run
     if not best.exists():
         raise InputError(
-            f"the run has ended and its {best} is gone. Its last weights are in {best.with_name('last.pt')}: give that to "
-            f"tools/test.py --checkpoint, or train again with another TRAIN.OUTPUT"
+            f"the run has ended and its {best} is gone. Its last weights are in {best.with_name('last.pt')}: give that "
+            f"to tools/test.py --checkpoint, or train again with another TRAIN.OUTPUT"
         )
     settings = replace(build_test_settings(config, device), histogram=True)
     model = load_model(best, device)

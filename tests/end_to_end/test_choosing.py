@@ -45,7 +45,7 @@ def test_a_finished_run_without_its_best_weights_names_a_way_on(tmp_path, demo_r
     assert run("train", words) == 0
     (tmp_path / "run/best.pt").unlink()
     assert run("train", [*words, "--resume"]) == 2
-    assert "last.pt: give that to tools/test.py --checkpoint" in capsys.readouterr().err
+    assert "last.pt: give that to tools/test.py" in capsys.readouterr().err
 
 
 def test_rows_are_compared_query_for_query(tmp_path, demo_root, capsys):
