@@ -9,7 +9,6 @@ import os
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from reid_kit.image import Box, read_resized
 STAMP, KIND = "cache.json", "image cache of reid_kit"
 SHARED_MEMORY = "/dev/shm"  # where Linux keeps what processes share
 SHARE = 0.5  # of what is free there, at the most
+PARTS = 256  # folders on the disk, each with its share of the limit, so that what it holds is soon counted
 SUM = 4  # bytes before the pixels of a file on the disk
 
 
@@ -78,19 +78,16 @@ class DiskCache:
         self.folder, self.limit = Path(folder).expanduser().absolute(), limit
         self.failed = False
         try:
-            for part in self.parts():
-                part.parent.mkdir(parents=True, exist_ok=True)
-                self._take()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._take()
+            for number in range(PARTS):
+                part = self.folder / f"{number:02x}"
                 part.mkdir(exist_ok=True)
                 clear_leftovers(part)
         except OSError as error:
             raise InputError(
                 f"cannot write in the folder {self.folder}: {error.strerror}; choose another DATA.CACHE_FOLDER"
             ) from error
-
-    def parts(self) -> Iterator[Path]:
-        """The folders that hold the files, each with its share of the limit, so that a full one is soon counted."""
-        return (self.folder / f"{number:02x}" for number in range(256))
 
     def _take(self) -> None:
         if read_stamp(self.folder / STAMP, KIND):
@@ -126,7 +123,7 @@ class DiskCache:
         try:
             with os.scandir(place.parent) as files:
                 used = sum(file.stat().st_size for file in files)
-            if used + SUM + image.nbytes > self.limit / 256:
+            if used + SUM + image.nbytes > self.limit / PARTS:
                 return
             temporary.write_bytes(zlib.crc32(np.ascontiguousarray(image)).to_bytes(SUM, "big") + image.tobytes())
             os.replace(temporary, place)
