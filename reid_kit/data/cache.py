@@ -5,6 +5,7 @@ again, and what a killed process left half written is not taken. Pixels are thos
 """
 
 import hashlib
+import json
 import os
 import threading
 import warnings
@@ -20,6 +21,7 @@ from reid_kit.files import LEFTOVER, clear_leftovers, read_stamp, short_hash, wr
 from reid_kit.image import Box, read_resized
 
 STAMP, KIND = "cache.json", "image cache of reid_kit"
+VERSION = 1  # of the way from a file to pixels: others are not taken
 SHARED_MEMORY = "/dev/shm"  # where Linux keeps what processes share
 SHARE = 0.5  # of what is free there, at the most
 PARTS = 256  # folders on the disk, each with its share of the limit, so that what it holds is soon counted
@@ -98,7 +100,7 @@ class DiskCache:
                 f"{self.folder} is no {KIND}: it holds {min(others)}, and is left alone. Choose another "
                 f"DATA.CACHE_FOLDER"
             )
-        write_atomically(self.folder / STAMP, f'{{"kind": "{KIND}", "version": 1}}')
+        write_atomically(self.folder / STAMP, json.dumps({"kind": KIND}))
 
     def read(
         self, index: int, path: str | Path, box: Box | None, source: str | None, size: tuple[int, int]
@@ -107,7 +109,7 @@ class DiskCache:
         stamp = stamp_of(path)
         if stamp is None:
             return read_resized(path, box, source, size)
-        key = hashlib.sha256(repr((os.path.abspath(path), *stamp, box, size)).encode(errors="surrogateescape"))
+        key = hashlib.sha256(repr((VERSION, os.path.abspath(path), *stamp, box, size)).encode(errors="surrogateescape"))
         place = self.folder / key.hexdigest()[:2] / key.hexdigest()[2:34]
         with suppress(OSError):
             data = place.read_bytes()
