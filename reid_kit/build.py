@@ -13,6 +13,7 @@ from reid_kit.build_objective import build_objective
 from reid_kit.config import config_from_text, load_config
 from reid_kit.config_keys import KEYS
 from reid_kit.data.augment import train_transform
+from reid_kit.data.cache import DiskCache, RamCache
 from reid_kit.data.loader import TrainLoader
 from reid_kit.data.readers.registry import checked_options, load_dataset
 from reid_kit.data.records import Record, RetrievalDataset, camera_numbers
@@ -212,6 +213,9 @@ def build_loader(config: CfgNode, records: list[Record], labels: dict[str, int])
         rand=config.AUGMENT.RAND,
         grey_patch=config.AUGMENT.GREY_PATCH,
     )
+    cache = disk_cache(config)
+    if config.DATA.CACHE == "ram":
+        cache = RamCache(len(records), transform.resized, config.DATA.CACHE_GB * 1e9)
     loader = TrainLoader(
         records,
         identities,
@@ -220,8 +224,13 @@ def build_loader(config: CfgNode, records: list[Record], labels: dict[str, int])
         workers=config.DATA.WORKERS,
         use_box=config.DATA.USE_BOX,
         on_bad_image=config.DATA.ON_BAD_IMAGE,
+        cache=cache,
     )
     return loader, sampler
+
+
+def disk_cache(config: CfgNode) -> DiskCache | None:
+    return DiskCache(config.DATA.CACHE_FOLDER, config.DATA.CACHE_GB * 1e9) if config.DATA.CACHE == "disk" else None
 
 
 def build_test_settings(config: CfgNode, device: torch.device) -> TestSettings:
@@ -239,6 +248,7 @@ def build_test_settings(config: CfgNode, device: torch.device) -> TestSettings:
         workers=config.DATA.WORKERS,
         use_box=config.DATA.USE_BOX,
         on_bad_image=config.DATA.ON_BAD_IMAGE,
+        cache=disk_cache(config),
         feature=config.TEST.FEATURE,
         levels=tuple(config.TEST.LEVELS),
         flip=config.TEST.FLIP,

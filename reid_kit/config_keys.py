@@ -31,6 +31,13 @@ KEYS = {
     "DATA.WIDTH": Key(128, "of the network's input, in pixels", least=1, most=4096),
     "DATA.USE_BOX": Key(False, "crop the annotated box in training, query and gallery alike"),
     "DATA.WORKERS": Key(4, "processes that read images; 0 reads in the main one", least=0, most=256),
+    "DATA.CACHE": Key(
+        "none",
+        "keeps decoded and resized images: ram, those of the training; disk, all, for later runs too",
+        choices=("none", "ram", "disk"),
+    ),
+    "DATA.CACHE_GB": Key(20.0, "what the cache may take; of memory at most half of what is free", least=0),
+    "DATA.CACHE_FOLDER": Key("~/.cache/reid_kit/images", "of CACHE disk"),
     "DATA.VALIDATION": Key(
         0.0,
         "share of the training identities held out to choose best.pt on; 0: chosen on the test set",

@@ -165,3 +165,61 @@ def test_grey_alpha_and_16_bit_become_8_bit_rgb(tmp_path):
 def test_a_box_of_no_numbers(png, box):
     with pytest.raises(InputError, match="NaN or infinity"):
         read_image(png, box)
+
+
+def scene(height, width):
+    """A picture with detail of every size, and edges."""
+    random, picture = np.random.default_rng(2), np.full((height, width, 3), 128, np.float32)
+    for cells in (3, 5, 9, 17, 33, 65, 129, 257):
+        noise = random.normal(0, 60 / cells**0.5, (cells, cells, 3)).astype(np.float32)
+        picture += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    for _ in range(8):
+        corners = random.integers(0, [width, height], (4, 2)).astype(np.int32)
+        cv2.fillPoly(picture, [corners], random.uniform(0, 255, 3).tolist())
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "size, wanted, factor",
+    [
+        ((1101, 750), (256, 128), 2),
+        ((1101, 750), (224, 224), 2),
+        ((1104, 752), (128, 64), 4),
+        ((1600, 800), (128, 64), 4),
+        ((3072, 1536), (128, 64), 8),
+        ((1101, 750), (128, 64), 2),  # a quarter would be stretched by 0.29 pixels
+        ((1101, 750), (512, 256), 1),
+        ((256, 128), (256, 128), 1),
+    ],
+)
+@pytest.mark.parametrize("kind", ["plain", "progressive", "not subsampled"])
+def test_a_reduced_picture_is_the_same_picture(tmp_path, size, wanted, factor, kind):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(cv2.imencode(".jpg", scene(*size), list(KINDS[kind]))[1].tobytes())
+    reduced, whole = read_image(path, wanted=wanted), read_image(path)
+    assert reduced.shape == (-(-size[0] // factor), -(-size[1] // factor), 3) and whole.shape == (*size, 3)
+    assert np.abs(resize(reduced, *wanted).astype(int) - resize(whole, *wanted)).mean() < 0.7
+    box = (10, 20, 700, 1000) if size[0] > 1000 else (1, 2, 99, 200)
+    assert np.array_equal(read_image(path, box, wanted=wanted), read_image(path, box))
+
+
+def test_a_cut_jpeg_is_found_at_any_reduction(tmp_path):
+    path = tmp_path / "a.jpg"
+    for kind, options in KINDS.items():
+        data = cv2.imencode(".jpg", scene(1600, 800), list(options))[1].tobytes()
+        for wanted in ((512, 256), (256, 128), (64, 32)):
+            for share in (0.5, 0.9, 0.999):
+                path.write_bytes(data[: int(len(data) * share)] + b"\xff\xd9")
+                with pytest.raises(InputError, match="truncated"):
+                    read_image(path, wanted=wanted)
+        path.write_bytes(data)
+        assert read_image(path, wanted=(64, 32)).shape == (200, 100, 3), kind
+
+
+def test_a_turned_photo_is_read_whole(tmp_path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    Image.fromarray(scene(800, 1600)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg", wanted=(128, 64)).shape == (1600, 800, 3)

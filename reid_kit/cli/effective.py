@@ -6,6 +6,7 @@ from reid_kit.config_keys import KEYS
 from reid_kit.errors import InputError
 
 OF_IMAGES = ("DATA.", "TEST.", "AUGMENT.ENLARGE", "TRAIN.AMP", "TRAIN.DEVICE")  # sections and keys
+OF_THE_CACHE = ("DATA.CACHE", "DATA.CACHE_GB", "DATA.CACHE_FOLDER")
 OF_THE_RANKING = ("TEST.METRIC", "TEST.AVERAGE_PRECISION", "TEST.RANKS", "TEST.NMI", "TRAIN.DEVICE")
 
 

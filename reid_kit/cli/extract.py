@@ -120,7 +120,7 @@ def embed_in_parts(
     Raises:
         InputError: the folder is another extraction's; an image cannot be read; the disk is full.
     """
-    same = replace(settings, batch_size=0, workers=0)  # what no feature depends on
+    same = replace(settings, batch_size=0, workers=0, cache=None)  # what no feature depends on
     plan = [of_model, repr(same), *((str(record.path), record.box) for record in records)]
     state = {"kind": KIND, "version": 1, "plan": short_hash(json.dumps(plan)), "done": 0, "left_out": []}
     if found and found.get("plan") != state["plan"]:

@@ -27,7 +27,7 @@ from torch import nn
 from yacs.config import CfgNode
 
 from reid_kit.build import build_dataset, build_device, build_test_settings, open_model
-from reid_kit.cli.effective import OF_IMAGES, OF_THE_RANKING, refuse_keys, refuse_options
+from reid_kit.cli.effective import OF_IMAGES, OF_THE_CACHE, OF_THE_RANKING, refuse_keys, refuse_options
 from reid_kit.cli.fitness import check_fitness
 from reid_kit.cli.train import FREE_ON_RESUME, differing
 from reid_kit.config import config_from_text, load_config
@@ -44,7 +44,8 @@ from reid_kit.model.pretrained import HUB
 from reid_kit.report.tables import box_table, cmc_name, result_table
 
 BOX_TABLE_RANKS = {"consumer_to_shop": 20, "demo_consumer_to_shop": 20}  # k of CMC@k; 1 elsewhere
-NOT_MEASURED = {"DATA.NAME", "DATA.WORKERS", "TEST.BATCH_SIZE", "TRAIN.DEVICE"}  # keys that no number depends on
+# keys that no number depends on
+NOT_MEASURED = {"DATA.NAME", "DATA.WORKERS", *OF_THE_CACHE, "TEST.BATCH_SIZE", "TRAIN.DEVICE"}
 RERANKING = ("k1", "k2", "lambda_value")
 
 

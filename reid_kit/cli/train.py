@@ -28,6 +28,7 @@ from reid_kit.build import (
     records_digest,
 )
 from reid_kit.build_objective import build_objective
+from reid_kit.cli.effective import OF_THE_CACHE
 from reid_kit.cli.fitness import check_fitness
 from reid_kit.cli.tables import dataset_table
 from reid_kit.config import config_from_text, load_config
@@ -45,7 +46,7 @@ from reid_kit.report.training_curves import training_curves
 from reid_kit.training.run_folder import RunFolder
 from reid_kit.training.trainer import Trainer
 
-FREE_ON_RESUME = {"DATA.ROOT", "DATA.WORKERS", "TRAIN.DEVICE", "TRAIN.OUTPUT", "TEST.BATCH_SIZE"}
+FREE_ON_RESUME = {"DATA.ROOT", "DATA.WORKERS", *OF_THE_CACHE, "TRAIN.DEVICE", "TRAIN.OUTPUT", "TEST.BATCH_SIZE"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

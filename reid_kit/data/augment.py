@@ -1,8 +1,8 @@
 """What happens to an image between the file and the network: resized, and in training also varied."""
 
 import os
-from collections.abc import Callable
-from functools import partial
+import random
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,21 +13,39 @@ import albumentations as A  # noqa: E402
 from reid_kit.data.policies import GreyPatch, rand_augment, trivial_augment  # noqa: E402
 from reid_kit.image import resize, resize_and_cut  # noqa: E402
 
-Transform = Callable[[np.ndarray, int], np.ndarray]  # (H, W, 3) uint8 and a seed -> (height, width, 3) uint8
 IMAGENET_MEAN = (124, 116, 104)  # RGB, 0 to 255
+
+
+@dataclass(frozen=True)
+class Transform:
+    """(H, W, 3) uint8 and a seed to (height, width, 3) uint8: resized to `enlarge` times that, then varied by `compose`
+    or, without one, cut to its centre. A pure function, whatever it was called with before."""
+
+    height: int
+    width: int
+    enlarge: float = 1.0
+    compose: A.Compose | None = None
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """(height, width) that an image is resized to before anything else."""
+        return round(self.height * self.enlarge), round(self.width * self.enlarge)
+
+    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+        if self.compose is None:
+            return resize_and_cut(image, self.height, self.width, self.enlarge)
+        # One pair of generators for all steps. `set_random_seed` gives each step its own, which costs more, and all of
+        # the same seed: then an image is erased just when it is flipped.
+        self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        return self.compose(image=resize(image, *self.resized))["image"]
 
 
 def test_transform(height: int, width: int, enlarge: float = 1.0) -> Transform:
     """Resizing to `enlarge` times (height, width) and cutting the centre; the seed is of no account."""
-    return partial(_resized, height=height, width=width, enlarge=enlarge)
+    return Transform(height, width, enlarge)
 
 
 test_transform.__test__ = False  # no test case, whatever its name
-
-
-# No lambda and no function within a function: processes that are not forked take what they run as a pickle.
-def _resized(image: np.ndarray, seed: int, height: int, width: int, enlarge: float) -> np.ndarray:
-    return resize_and_cut(image, height, width, enlarge)
 
 
 def train_transform(
@@ -58,11 +76,10 @@ def train_transform(
     Returns:
         A pure function of the image and the seed.
     """
-    large = round(height * enlarge), round(width * enlarge)
     steps: list = []
     if pad:
         steps.append(A.Pad(padding=pad, border_mode=cv2.BORDER_CONSTANT, fill=0))
-    if pad or large != (height, width):
+    if pad or Transform(height, width, enlarge).resized != (height, width):
         steps.append(A.RandomCrop(height, width))
     if flip:
         steps.append(A.HorizontalFlip(p=flip))
@@ -82,9 +99,4 @@ def train_transform(
         steps.append(GreyPatch(scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), p=grey_patch))
     if erasing:
         steps.append(A.Erasing(scale=(0.02, 0.4), ratio=(0.3, 1 / 0.3), fill=IMAGENET_MEAN, p=erasing))
-    return partial(_varied, compose=A.Compose(steps), large=large)
-
-
-def _varied(image: np.ndarray, seed: int, compose: A.Compose, large: tuple[int, int]) -> np.ndarray:
-    compose.set_random_seed(seed)
-    return compose(image=resize(image, *large))["image"]
+    return Transform(height, width, enlarge, A.Compose(steps))

@@ -17,15 +17,15 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
 
 from reid_kit.data.augment import Transform
+from reid_kit.data.cache import SHARED_MEMORY, DiskCache, RamCache
 from reid_kit.data.records import Record
 from reid_kit.data.sampler import Draw, EpochSampler
 from reid_kit.distributed import world_size
 from reid_kit.errors import InputError
-from reid_kit.image import read_image
+from reid_kit.image import read_image, read_resized
 
 PREFETCH = 2  # batches that each worker reads ahead
 PATIENCE = 300  # seconds that a batch may take
-SHARED_MEMORY = "/dev/shm"  # where Linux keeps the batches on their way from the workers
 
 
 class TrainBatch(NamedTuple):
@@ -39,15 +39,28 @@ class TrainBatch(NamedTuple):
 class RecordImages(Dataset):
     """The transformed image of a draw, or the error that kept it from being read."""
 
-    def __init__(self, records: Sequence[Record], transform: Transform, use_box: bool):
-        self.records, self.transform, self.use_box = records, transform, use_box
+    def __init__(
+        self,
+        records: Sequence[Record],
+        transform: Transform,
+        use_box: bool,
+        cache: RamCache | DiskCache | None = None,
+    ):
+        self.records, self.transform, self.use_box, self.cache = records, transform, use_box, cache
 
     def __getitem__(self, draw: Draw) -> tuple[int, np.ndarray | InputError]:
         record = self.records[draw.index]
         try:
             if self.use_box and record.box is None:
                 raise InputError(f"{record.path} has no box; set DATA.USE_BOX to false or annotate it")
-            image = read_image(record.path, record.box if self.use_box else None, record.source)
+            box = record.box if self.use_box else None
+            size = getattr(self.transform, "resized", None)  # a function of your own gets the whole image
+            if size is None:
+                image = read_image(record.path, box, record.source)
+            elif self.cache is None:
+                image = read_resized(record.path, box, record.source, size)
+            else:
+                image = self.cache.read(draw.index, record.path, box, record.source, size)
         except InputError as error:
             return draw.index, error
         return draw.index, self.transform(image, draw.seed)
@@ -156,9 +169,10 @@ class TrainLoader(Loader):
         workers: int = 0,
         use_box: bool = False,
         on_bad_image: str = "error",
+        cache: RamCache | DiskCache | None = None,
     ):
         rows = sampler.batch_size // world_size()
-        super().__init__(RecordImages(records, transform, use_box), sampler, rows, workers, on_bad_image)
+        super().__init__(RecordImages(records, transform, use_box, cache), sampler, rows, workers, on_bad_image)
         self.labels = torch.tensor(labels)
 
     def __iter__(self) -> Iterator[TrainBatch]:
@@ -184,10 +198,11 @@ class TestLoader(Loader):
         workers: int = 0,
         use_box: bool = False,
         on_bad_image: str = "error",
+        cache: RamCache | DiskCache | None = None,
     ):
         draws = [Draw(index, 0) for index in range(len(records))]
         batches = [draws[first : first + batch_size] for first in range(0, len(draws), batch_size)]
-        super().__init__(RecordImages(records, transform, use_box), batches, batch_size, workers, on_bad_image)
+        super().__init__(RecordImages(records, transform, use_box, cache), batches, batch_size, workers, on_bad_image)
 
 
 def _collate(items: list[tuple[int, np.ndarray | InputError]]) -> tuple[Tensor, Tensor, list[tuple[int, InputError]]]:

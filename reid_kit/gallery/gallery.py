@@ -164,10 +164,11 @@ class Gallery(ABC):
 
     def _read(self, images: Iterable[Entry | str | Path], kept: list[Entry], on_bad_image: str) -> Iterator[np.ndarray]:
         """The pixels of images, read ahead; `kept` gets the entries of those that could be read."""
+        wanted = getattr(self.model, "resized", None)  # what `embed` would ask for of a path
         with ThreadPoolExecutor(AHEAD) as threads:
             waiting: deque[Future] = deque()
             for image in chain(images, [None] * AHEAD):
-                waiting.append(threads.submit(_pixels, image))
+                waiting.append(threads.submit(_pixels, image, wanted))
                 if len(waiting) > AHEAD:
                     try:
                         found = waiting.popleft().result()
@@ -203,8 +204,8 @@ class Gallery(ABC):
         return names
 
 
-def _pixels(image: Entry | str | Path | None) -> tuple[Entry, np.ndarray] | None:
+def _pixels(image: Entry | str | Path | None, wanted: tuple[int, int] | None) -> tuple[Entry, np.ndarray] | None:
     if image is None:  # behind the last one
         return None
     entry = as_entry(image)
-    return entry, read_image(entry.path, entry.box)
+    return entry, read_image(entry.path, entry.box, wanted=wanted)

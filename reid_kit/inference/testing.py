@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from reid_kit.data.augment import test_transform
+from reid_kit.data.cache import DiskCache
 from reid_kit.data.loader import TestLoader
 from reid_kit.data.records import UNKNOWN_CAMERA, Protocol, Record, RetrievalDataset, camera_numbers
 from reid_kit.distributed import gather_rows, rank, world_size
@@ -39,6 +40,7 @@ class TestSettings:
     workers: int = 0
     use_box: bool = False
     on_bad_image: str = "error"
+    cache: DiskCache | None = None  # of the images as they are read
     feature: str = "inference"
     levels: tuple[str, ...] = ()  # of a multilevel model, those compared; none: all
     flip: bool = False
@@ -130,6 +132,7 @@ def embed_records(model: nn.Module, records: list[Record], settings: TestSetting
         workers=settings.workers,
         use_box=settings.use_box,
         on_bad_image=settings.on_bad_image,
+        cache=settings.cache,
     )
     features, positions = extract_features(
         model,

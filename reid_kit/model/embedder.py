@@ -248,8 +248,13 @@ class Embedder(nn.Module):
         return self.embed(cut, batch_size, flip)
 
     def _sized(self, number: int, item: np.ndarray | Tensor | str | Path) -> np.ndarray:
-        image = read_image(item) if isinstance(item, (str, Path)) else checked(item, number)
+        image = read_image(item, wanted=self.resized) if isinstance(item, (str, Path)) else checked(item, number)
         return resize_and_cut(image, self.height, self.width, self.enlarge)
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """(height, width) that an image is resized to before its centre is cut out."""
+        return round(self.height * self.enlarge), round(self.width * self.enlarge)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the model to a new folder that can be shared: see `reid_kit.model.pretrained`."""

@@ -111,3 +111,15 @@ def test_at_test_only_the_size_changes(picture):
     transform = test_transform(80, 40)
     assert transform(picture, 0).shape == (80, 40, 3)
     assert np.array_equal(transform(picture, 0), transform(picture, 1))
+
+
+def test_the_steps_are_independent_of_each_other(picture):
+    transform = train_transform(40, 20, flip=0.5, pad=0, erasing=0.5)
+    whole = picture.astype(int)
+    outcomes = []
+    for seed in range(400):
+        image = transform(picture, seed).astype(int)
+        flipped = np.sum(image == whole[:, ::-1]) > np.sum(image == whole)
+        outcomes.append((flipped, not np.array_equal(image, whole[:, ::-1] if flipped else whole)))
+    counts = [outcomes.count(pair) for pair in ((False, False), (False, True), (True, False), (True, True))]
+    assert min(counts) > 60, counts
