@@ -36,8 +36,18 @@ def read_image(
             the image.
     """
     data = read_bytes(path, f"image {path}{f', which {source} names,' if source else ''}", LIMIT)
+    image = decode(data, path)
+    return image if box is None else crop(image, box, f"{path}{f' ({source})' if source else ''}")
+
+
+def decode(data: bytes, name: str | Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of the content of an image file; `name` is for the error.
+
+    Raises:
+        InputError: it is empty, truncated or no image.
+    """
     if not data:
-        raise InputError(f"image {path} is empty (0 bytes); copy or unpack it again")
+        raise InputError(f"image {name} is empty (0 bytes); copy or unpack it again")
     end = end_of(data)
     why = ""
     try:
@@ -48,8 +58,8 @@ def read_image(
         image, end = None, -1
     if image is None:
         state = "truncated" if end < 0 else "damaged, or of a kind that OpenCV cannot read"
-        raise InputError(f"image {path} is {state} ({len(data)} bytes); copy it again{why}")
-    return image if box is None else crop(image, box, f"{path}{f' ({source})' if source else ''}")
+        raise InputError(f"image {name} is {state} ({len(data)} bytes); copy it again{why}")
+    return image
 
 
 def decode(data: bytes, wanted: tuple[int, int] | None) -> np.ndarray | None:

@@ -17,6 +17,7 @@ BENEATH = {  # room -> what it may import beside itself
     "report": GROUND | {"evaluation"},
     "export": GROUND | {"model"},
     "gallery": GROUND | {"model", "evaluation"},
+    "web": GROUND | {"gallery"},
     "inference": GROUND | {"data", "model", "evaluation", "report"},
 }
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "index": "images to a gallery, to search in",
     "search": "find images in a gallery",
     "verify": "say whether two images are of one person",
+    "serve": "a page to search a gallery with",
     "calibrate": "measure thresholds on a gallery's labels",
     "group": "propose identities for a gallery's images",
     "compare": "train several configs and print one table",

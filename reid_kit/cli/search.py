@@ -26,17 +26,15 @@ from reid_kit.errors import InputError
 from reid_kit.evaluation import k_reciprocal_distance
 from reid_kit.files import hold, take_folder, write_atomically
 from reid_kit.gallery import Match, open_gallery
-from reid_kit.gallery.calibration import operating_point
-from reid_kit.gallery.entries import Description, box_text
+from reid_kit.gallery.calibration import FALSE_MATCH_RATE, operating_point, rates_of
+from reid_kit.gallery.entries import EMBED_DISTANCES, Description, box_text
 from reid_kit.gallery.gallery import Gallery
 from reid_kit.image_files import find_images
 from reid_kit.report.markdown import markdown_table
 
 KIND = "output of search"  # of matches.json
-FALSE_MATCH_RATE = 1e-3  # that the threshold is for where nothing is said
 RERANKED = 200  # nearest entries of a query that are ranked anew
 SHOWN = 30  # queries on the contact sheet
-EMBED_DISTANCES = {"cosine": "cosine distance", "euclidean": "Euclidean distance"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,15 +110,7 @@ def threshold_of(arguments: argparse.Namespace, description: Description) -> tup
     if not description.thresholds and arguments.false_match_rate is None:
         return None, f"no threshold is known, so that nothing says which are matches (reid-kit calibrate); {distance}"
     point = operating_point(description.thresholds, asked_rate(arguments))
-    low, high = point.interval
-    said = (
-        f"a match has a {distance} of at most {point.threshold:.4f}: on {description.thresholds_from} a false-match "
-        f"rate of {point.false_match_rate:.2g} ({low:.2g} to {high:.2g}, {point.pairs:,} pairs) and a true-match "
-        f"rate of {point.true_match_rate:.3f}"
-    )
-    if "this gallery" not in description.thresholds_from:
-        said += ". That is other data than this; reid-kit calibrate measures on yours"
-    return point.threshold, said
+    return point.threshold, rates_of(point, description)
 
 
 def reranked(gallery: Gallery, vector: torch.Tensor, matches: list[Match]) -> list[Match]:

@@ -8,10 +8,11 @@ import argparse
 from pathlib import Path
 
 from reid_kit.build import open_model
-from reid_kit.cli.search import EMBED_DISTANCES, threshold_of
+from reid_kit.cli.search import threshold_of
 from reid_kit.cli.threshold_arguments import add_threshold_arguments
 from reid_kit.gallery import open_gallery
 from reid_kit.gallery.address import describe_model
+from reid_kit.gallery.entries import EMBED_DISTANCES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

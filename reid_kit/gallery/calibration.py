@@ -8,9 +8,11 @@ import numpy as np
 from reid_kit.errors import InputError
 from reid_kit.evaluation.retrieval import evaluate_retrieval
 from reid_kit.evaluation.verification import clopper_pearson
+from reid_kit.gallery.entries import EMBED_DISTANCES, Description
 from reid_kit.gallery.gallery import Gallery
 from reid_kit.operating_point import OperatingPoint
 
+FALSE_MATCH_RATE = 1e-3  # that a threshold is for where nothing is said
 MOST = 20_000  # entries whose pairs are compared
 
 
@@ -101,3 +103,16 @@ def operating_point(points: Iterable[OperatingPoint], rate: float) -> OperatingP
             f"entries (reid-kit calibrate GALLERY --false-match-rate {rate:g}), or give --threshold"
         )
     return max(within, key=lambda point: point.threshold)
+
+
+def rates_of(point: OperatingPoint, description: Description) -> str:
+    """What a threshold of a gallery means, and what it was measured on."""
+    low, high = point.interval
+    said = (
+        f"a match has a {EMBED_DISTANCES[description.metric]} of at most {point.threshold:.4f}: on "
+        f"{description.thresholds_from} a false-match rate of {point.false_match_rate:.2g} ({low:.2g} to {high:.2g}, "
+        f"{point.pairs:,} pairs) and a true-match rate of {point.true_match_rate:.3f}"
+    )
+    if "this gallery" not in description.thresholds_from:
+        said += ". That is other data than this; reid-kit calibrate measures on yours"
+    return said

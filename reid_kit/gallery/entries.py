@@ -11,6 +11,7 @@ from reid_kit.errors import InputError
 from reid_kit.operating_point import OperatingPoint
 
 KIND, FORMAT = "reid_kit gallery", 1
+EMBED_DISTANCES = {"cosine": "cosine distance", "euclidean": "Euclidean distance"}  # by metric
 
 
 @dataclass(frozen=True)

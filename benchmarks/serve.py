@@ -1,0 +1,96 @@
+"""How long a search over HTTP takes: a picture is uploaded, searched for and answered, by several clients at once.
+
+python benchmarks/serve.py --entries 10000 --clients 4 --requests 200
+
+Beside it the same search without HTTP, one after the other. Wants the extra [web].
+"""
+
+import argparse
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import torch
+import uvicorn
+
+from reid_kit.gallery import Entry, open_gallery
+from reid_kit.model.embedder import Embedder
+from reid_kit.web.desk import Desk
+from reid_kit.web.server import build_app, listen
+from reid_kit.web.uploads import read_uploads
+
+BATCH = 10_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--entries", type=int, default=10_000)
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--backbone", default="resnet18")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(Path(folder), arguments)
+
+
+def measure(folder: Path, arguments: argparse.Namespace) -> None:
+    torch.manual_seed(0)
+    model = Embedder(arguments.backbone, "none", height=256, width=128)
+    gallery = open_gallery(folder / "gallery", model)
+    vectors = torch.nn.functional.normalize(torch.randn(arguments.entries, model.embedding_size))
+    entries = [Entry(f"/absent/{number}.jpg", None, str(number // 10)) for number in range(arguments.entries)]
+    for first in range(0, arguments.entries, BATCH):
+        gallery.add(entries[first : first + BATCH], vectors[first : first + BATCH])
+    desk = Desk(gallery, folder / "searches.jsonl")
+    picture = folder / "picture.jpg"
+    cv2.imwrite(str(picture), np.random.default_rng(0).integers(0, 255, (256, 128, 3), np.uint8))
+    bare = []
+    for _ in range(30):
+        start = time.perf_counter()
+        desk.find(read_uploads([picture], folder), "bare")
+        bare.append(time.perf_counter() - start)
+    with listen("127.0.0.1", 0) as listener:
+        app = build_app(desk, folder, [], "127.0.0.1")
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        while not server.started:
+            time.sleep(0.05)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/gradio_api"
+        try:
+            content = picture.read_bytes()
+            with ThreadPoolExecutor(arguments.clients) as threads:
+                list(threads.map(lambda _: ask(address, content), range(arguments.clients)))  # warm
+                times = list(threads.map(lambda _: ask(address, content), range(arguments.requests)))
+        finally:
+            server.should_exit = True
+            thread.join()
+    logged = len(desk.log.read_text().splitlines()) - len(bare) - arguments.clients
+    print(f"{arguments.entries:,} entries, {arguments.backbone}, {torch.get_num_threads()} cores; top 10")
+    print(f"bare search: median {1e3 * np.median(bare):.0f} ms")
+    p50, p95 = 1e3 * np.percentile(times, [50, 95])
+    print(
+        f"{arguments.requests} requests of {arguments.clients} clients: median {p50:.0f} ms, p95 {p95:.0f} ms, "
+        f"{p50 / 1e3 / np.median(bare):.1f} times the bare search; {arguments.requests - logged} lost"
+    )
+
+
+def ask(address: str, content: bytes) -> float:
+    """Seconds from the upload to the answer."""
+    start = time.perf_counter()
+    with httpx.Client(timeout=60, trust_env=False) as web:
+        (place,) = web.post(f"{address}/upload", files={"files": ("a.jpg", content)}).json()
+        file = {"path": place, "meta": {"_type": "gradio.FileData"}}
+        event = web.post(f"{address}/call/find", json={"data": [[file], [], [], None, 10, False]}).json()["event_id"]
+        answer = web.get(f"{address}/call/find/{event}").text
+    assert answer.startswith("event: complete") and '"distance"' in answer, answer[:300]
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
