@@ -36,12 +36,12 @@ def read_image(
             the image.
     """
     data = read_bytes(path, f"image {path}{f', which {source} names,' if source else ''}", LIMIT)
-    image = decode(data, path)
+    image = image_of(data, path, wanted if box is None else None)
     return image if box is None else crop(image, box, f"{path}{f' ({source})' if source else ''}")
 
 
-def decode(data: bytes, name: str | Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of the content of an image file; `name` is for the error.
+def image_of(data: bytes, name: str | Path, wanted: tuple[int, int] | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of the content of an image file, as `read_image` gives it; `name` is for the error.
 
     Raises:
         InputError: it is empty, truncated or no image.
@@ -51,7 +51,7 @@ def decode(data: bytes, name: str | Path) -> np.ndarray:
     end = end_of(data)
     why = ""
     try:
-        image = None if end < 0 else decode(data, wanted if box is None else None)
+        image = None if end < 0 else decode(data, wanted)
     except (cv2.error, MemoryError) as error:  # a header that promises more pixels than there can be
         image, why = None, f"; the decoder says: {' '.join(str(error).split())[:200]}"
     if image is not None and data.startswith(b"\xff\xd8") and is_cut(data[:end], image):

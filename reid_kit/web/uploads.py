@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from reid_kit.errors import InputError, shortened
-from reid_kit.image import decode
+from reid_kit.image import image_of
 from reid_kit.reading import read_bytes
 
 MOST = 20  # pictures at once
@@ -66,4 +66,4 @@ def _read(file: Path) -> Upload:
         raise InputError(
             f"picture {name} has {width:,} x {height:,} pixels; at most {PIXELS:,} are taken, so make it smaller"
         )
-    return Upload(file.name, hashlib.sha256(data).hexdigest(), decode(data, name))
+    return Upload(file.name, hashlib.sha256(data).hexdigest(), image_of(data, name))

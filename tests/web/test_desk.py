@@ -145,7 +145,7 @@ def bomb(path):
 
 
 def test_what_is_no_picture_gets_one_clear_message(tmp_path, monkeypatch):
-    monkeypatch.setattr("reid_kit.web.uploads.decode", lambda *_: pytest.fail("it was decoded"))
+    monkeypatch.setattr("reid_kit.web.uploads.image_of", lambda *_: pytest.fail("it was decoded"))
     bomb(tmp_path / "bomb.png")
     wide = np.zeros((8000, 8000, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "wide.png"), wide)
