@@ -21,6 +21,7 @@ from reid_kit.config import load_config
 from reid_kit.errors import InputError, NonFiniteError
 from reid_kit.files import hold, take_folder, write_atomically
 from reid_kit.model.checkpoint import load_checkpoint
+from reid_kit.reading import parsing
 from reid_kit.report.tuning import Trial, trial_table, tuning_curves
 
 STAMP, KIND = "tune.json", "search of reid_kit"  # the file that says of a folder that a search may write there
@@ -60,7 +61,7 @@ def main(arguments: argparse.Namespace) -> None:
         raise InputError("a search is decided on held-out identities: add DATA.VALIDATION and a share, as 0.15")
     if arguments.trials < 1:
         raise InputError(f"--trials must be at least 1, got {arguments.trials}")
-    spaces = dict(search_space(words, config) for words in arguments.search)
+    spaces = dict(map(search_space, arguments.search))
     output, otherwise = arguments.output, "choose another --output"
     asked = {"config": config.dump(), "search": {key: list(space) for key, space in spaces.items()}}
     asked = json.loads(json.dumps(asked))
@@ -80,7 +81,7 @@ def main(arguments: argparse.Namespace) -> None:
         search(study, arguments, spaces)
 
 
-def search_space(words: Sequence[str], config: CfgNode) -> tuple[str, Space]:
+def search_space(words: Sequence[str]) -> tuple[str, Space]:
     """A key and its values, from the words after --search.
 
     Raises:
@@ -89,26 +90,23 @@ def search_space(words: Sequence[str], config: CfgNode) -> tuple[str, Space]:
     key, *values = words
     form = f"--search {' '.join(words)}: expected KEY LEAST MOST, KEY LEAST MOST log, or KEY '[VALUE, VALUE]'"
     if len(values) == 1:
-        choices = yaml.safe_load(values[0]) if values[0].startswith("[") else None
+        with parsing(form, "a list of values", yaml.YAMLError):
+            choices = yaml.safe_load(values[0])
         if not isinstance(choices, list) or len(choices) < 2:
             raise InputError(form)
-        space = Space(
-            choices=tuple(yaml.safe_dump(choice, default_flow_style=True).split("\n")[0] for choice in choices)
-        )
-        ends = space.choices
+        lines = [yaml.safe_dump(choice, default_flow_style=True, width=float("inf")) for choice in choices]
+        space = Space(choices=tuple(line.split("\n")[0] for line in lines))
+        for choice in space.choices:
+            load_config(None, [key, choice])  # says what the key does not take
     elif len(values) == 2 or values[2:] == ["log"]:
-        ends = values[:2]
-        default = of_key(load_config(None, [key, ends[0]]), key)
-        if type(default) not in (int, float):
+        least, most = (of_key(load_config(None, [key, end]), key) for end in values[:2])
+        if type(least) not in (int, float):
             raise InputError(f"{form}; {key} is no number, so list its values")
-        least, most = (type(default)(float(end)) for end in ends)
         space = Space(least, most, len(values) == 3)
         if not least < most or (space.log and least <= 0):
             raise InputError(f"{form}, with LEAST below MOST, and above 0 for log")
     else:
         raise InputError(form)
-    for end in ends:
-        load_config(None, [key, end])  # says what the key does not take
     if key in ("DATA.VALIDATION", "DATA.VALIDATION_FOLD", "TRAIN.OUTPUT", "DATA.NAME", "DATA.ROOT"):
         raise InputError(f"--search {key}: trials with other values of it could not be compared")
     return key, space

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,9 +100,6 @@ def read_description(text: str | bytes, name: str) -> Description:
         return Description(**content, thresholds=points)
     except (TypeError, KeyError) as error:
         raise InputError(f"{name} is a damaged gallery: its description lacks something ({error})") from error
-
-
-ENTRY_FIELDS = [entry_field.name for entry_field in fields(Entry)]
 
 
 def as_entry(image: Entry | str | Path) -> Entry:

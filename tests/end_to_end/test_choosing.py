@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from reid_kit.cli.main import run
+from reid_kit.cli.tune import search_space
 from reid_kit.model.checkpoint import load_checkpoint
 from tests.end_to_end.commands import tiny
 
@@ -89,6 +90,12 @@ def test_a_search_that_is_broken_off_goes_on(tmp_path, demo_root, capsys, monkey
     assert "another config" in capsys.readouterr().err
 
 
+def test_a_long_value_of_a_list_stays_whole():
+    terms = [{"name": "softmax", "label_smoothing": 0.1}, {"name": "triplet", "margin": "soft"}, {"name": "circle"}]
+    _, space = search_space(["LOSS.TERMS", yaml.safe_dump([terms, terms[:1]], default_flow_style=True, width=10_000)])
+    assert [yaml.safe_load(choice) for choice in space.choices] == [terms, terms[:1]]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -96,6 +103,8 @@ def test_a_search_that_is_broken_off_goes_on(tmp_path, demo_root, capsys, monkey
         (["DATA.VALIDATION", "0.25", "--search", "OPTIMIZER.LR"], "expected KEY LEAST MOST"),
         (["DATA.VALIDATION", "0.25", "--search", "OPTIMIZER.LR", "1", "0.1"], "LEAST below MOST"),
         (["DATA.VALIDATION", "0.25", "--search", "OPTIMIZER.LR", "0", "0.1", "log"], "above 0 for log"),
+        (["DATA.VALIDATION", "0.25", "--search", "OPTIMIZER.LR", "0.1", "fast"], "OPTIMIZER.LR must be"),
+        (["DATA.VALIDATION", "0.25", "--search", "MODEL.POOLING", "[average"], "--search MODEL.POOLING [average"),
         (["DATA.VALIDATION", "0.25", "--search", "OPTIMIZER.LRR", "0", "1"], "OPTIMIZER.LR"),
         (["DATA.VALIDATION", "0.25", "--search", "MODEL.POOLING", "average", "gem"], "is no number"),
         (["DATA.VALIDATION", "0.25", "--search", "MODEL.POOLING", "[average, gen]"], "gem"),
