@@ -8,7 +8,7 @@ from reid_kit.config_keys import KEYS
 from reid_kit.errors import InputError
 
 FOLDER = Path(__file__).parents[1] / "configs"
-CONFIGS = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("metric_learning/*.yaml")])
+CONFIGS = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("metric_learning/*.yaml"), *FOLDER.glob("ladder/*.yaml")])
 
 
 def write(folder, name, text):
