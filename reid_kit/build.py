@@ -19,7 +19,7 @@ from reid_kit.data.readers.registry import checked_options, load_dataset
 from reid_kit.data.records import Record, RetrievalDataset, camera_numbers
 from reid_kit.data.sampler import IdentitySampler, ShuffledSampler
 from reid_kit.data.validation import hold_out
-from reid_kit.device import keep_freed_memory, usable_device
+from reid_kit.device import usable_device
 from reid_kit.distributed import rank, world_size
 from reid_kit.errors import InputError, unknown_name
 from reid_kit.evaluation import RetrievalResult
@@ -275,8 +275,6 @@ def build_trainer(
     torch.manual_seed(config.TRAIN.SEED)
     if device.type == "cuda":
         choose_algorithms(config.TRAIN.DETERMINISTIC)
-    if device.type == "cpu":
-        keep_freed_memory()
     labels = label_map(dataset.train)
     model = build_model(config, cameras=training_cameras(config, dataset))
     model = model.to(device, memory_format=torch.channels_last)

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -19,6 +20,7 @@ import numpy as np
 
 from reid_kit.cli.train import check_same, train
 from reid_kit.config import load_config
+from reid_kit.config_files import find_config
 from reid_kit.distributed import rank, start_processes
 from reid_kit.errors import InputError, unknown_name
 from reid_kit.files import hold, short_hash, write_atomically
@@ -28,7 +30,7 @@ from reid_kit.report.tables import in_percent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("configs", nargs="+", metavar="CONFIG", help="YAML files, then KEY VALUE pairs for all of them")
+    parser.add_argument("configs", nargs="+", metavar="CONFIG", help="files or names, then KEY VALUE pairs for all")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 .. N-1 of each (%(default)s)")
     parser.add_argument(
         "--against", metavar="NAME", help="the row that the others are compared with; else each with each"
@@ -38,10 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     start_processes()
-    files = [name for name in arguments.configs if name.endswith((".yaml", ".yml"))]
+    files = list(takewhile(is_config, arguments.configs))
     overrides = arguments.configs[len(files) :]
-    if not files or arguments.configs[: len(files)] != files:
-        raise InputError("give the config files first, each ending in .yaml, then KEY VALUE pairs")
+    if not files:
+        raise InputError("give the configs first, by file or by name, then KEY VALUE pairs")
     if arguments.seeds < 1:
         raise InputError(f"--seeds must be at least 1, got {arguments.seeds}")
     set_here = {"TRAIN.SEED": "--seeds", "TRAIN.OUTPUT": "--output"}
@@ -66,9 +68,14 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"\n{table}\n\n{place.with_suffix('.md')}, {place.with_suffix('.csv')}")
 
 
+def is_config(argument: str) -> bool:
+    """Whether it is a config's file or name, and no key, which has a dot."""
+    return argument.endswith((".yaml", ".yml")) or "." not in argument
+
+
 def row_names(files: Sequence[str]) -> dict[str, str]:
     """The file of each row by the row's name: the file's without suffix, with its folders' where several have it."""
-    paths = [Path(file).resolve() for file in files]
+    paths = [find_config(file).resolve() for file in files]
     if len(set(paths)) < len(paths):
         raise InputError(f"a config is given twice: {', '.join(files)}")
     parts = [path.with_suffix("").parts for path in paths]

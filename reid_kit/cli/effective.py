@@ -5,9 +5,13 @@ from collections.abc import Mapping, Sequence
 from reid_kit.config_keys import KEYS
 from reid_kit.errors import InputError
 
-OF_IMAGES = ("DATA.", "TEST.", "AUGMENT.ENLARGE", "TRAIN.AMP", "TRAIN.DEVICE")  # sections and keys
 OF_THE_CACHE = ("DATA.CACHE", "DATA.CACHE_GB", "DATA.CACHE_FOLDER")
 OF_THE_RANKING = ("TEST.METRIC", "TEST.AVERAGE_PRECISION", "TEST.RANKS", "TEST.NMI", "TRAIN.DEVICE")
+OF_IMAGES = tuple(  # what a test or an extraction depends on
+    key
+    for key in KEYS
+    if key.startswith(("DATA.", "TEST.", "AUGMENT.ENLARGE", "TRAIN.DEVICE")) and not key.startswith("DATA.VALIDATION")
+)
 
 
 def refuse_keys(overrides: Sequence[str], effective: tuple[str, ...], why: str) -> None:
@@ -22,6 +26,8 @@ def refuse_keys(overrides: Sequence[str], effective: tuple[str, ...], why: str) 
     if idle:
         known = ", ".join(key for key in KEYS if key.startswith(effective))
         raise InputError(f"{', '.join(idle)} would have no effect: {why}. Keys that have one: {known}")
+    if ("DATA.CACHE", "ram") in zip(overrides[::2], overrides[1::2]):
+        raise InputError("DATA.CACHE ram would have no effect: it is for the next epoch of a training. Give it disk")
 
 
 def refuse_options(given: Mapping[str, object], why: str) -> None:

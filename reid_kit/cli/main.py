@@ -16,6 +16,7 @@ from pathlib import Path
 
 import reid_kit
 from reid_kit.errors import InputError, printable, shortened
+from reid_kit.memory import keep_freed_memory
 
 COMMANDS = {
     "train": "train a model from a config",
@@ -55,6 +56,7 @@ def run(command: str, arguments: Sequence[str] | None = None, program: str | Non
     try:
         with answering(interrupt):
             check_arguments(parsed)
+            keep_freed_memory()
             module.main(parsed)
             if "torch.distributed" in sys.modules:
                 importlib.import_module("reid_kit.distributed").leave_processes()

@@ -188,6 +188,8 @@ def test_checkpoints_and_files_of_one_name_have_a_row_each(trained, tmp_path, ca
     [
         (["MODEL.BACKBONE", "resnet50", "OPTIMIZER.LR", "5"], ["MODEL.BACKBONE, OPTIMIZER.LR would have no effect"]),
         (["TRAIN.SEED", "1"], ["TRAIN.SEED would have no effect"]),
+        (["TRAIN.AMP", "false", "DATA.VALIDATION", "0.2"], ["TRAIN.AMP, DATA.VALIDATION would have no effect"]),
+        (["DATA.CACHE", "ram"], ["DATA.CACHE ram would have no effect", "disk"]),
         (["--alpha", "2"], ["--alpha would have no effect", "--expand"]),
         (["--k1", "2"], ["--k1 would have no effect", "--rerank"]),
         (["--lambda", "0"], ["--lambda would have no effect"]),
@@ -317,6 +319,9 @@ def test_two_configs_of_one_name_have_a_row_each(comparing, tmp_path, capsys):
     assert "a-srt | 10.0" in printed and "b-srt | 20.0" in printed
     assert run("compare", ["a/srt.yaml", "b/srt.yaml", "--output", "cmp"]) == 0 and len(comparing) == 2
     refused(capsys, "compare", ["a/srt.yaml", "./a/srt.yaml", "--output", "cmp"], "a config is given twice")
+    assert run("compare", ["demo_srt", "demo_softmax.yaml", "--output", "by_name", "TRAIN.EPOCHS", "3"]) == 0
+    assert comparing[2:] == ["by_name/demo_srt-seed0", "by_name/demo_softmax-seed0"]
+    refused(capsys, "compare", ["TRAIN.EPOCHS", "3"], "give the configs first")
 
 
 def test_a_finished_run_of_other_keys_is_not_taken(comparing, tmp_path, capsys):

@@ -185,7 +185,10 @@ def read_rows(file: Path, drawn: bool = False) -> list[Row]:
             raise InputError(f"{source}: path and identity must not be empty")
         row.setdefault("split", "train")  # to be drawn
         if row["split"].lower() not in SPLITS:
-            raise InputError(f"{source}: split {shortened(row['split'])}; expected one of {', '.join(SPLITS)}")
+            raise InputError(
+                f"{source}: split {shortened(row['split'])}; expected one of {', '.join(SPLITS)}. Identities to choose "
+                f"weights on are of train: DATA.VALIDATION 0.15 holds that share of them out"
+            )
         path = file.parent / os.path.expanduser(row["path"])
         box = read_box(source, [row.get(name, "") for name in ("x1", "y1", "x2", "y2")])
         camera, domain = row.get("camera", ""), row.get("domain", "")

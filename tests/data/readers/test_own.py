@@ -85,6 +85,7 @@ def test_a_table_without_cameras_tests_one_set(tmp_path):
     [
         (FULL + "a.jpg,ann,train,1,,,,,\n", "dataset.csv:6: path a.jpg stands in dataset.csv:2 already"),
         (FULL.replace("gallery", "probe"), "dataset.csv:5: split 'probe'; expected one of train, query"),
+        (FULL.replace("gallery", "val"), "dataset.csv:5: split 'val'; .*DATA.VALIDATION"),
         (FULL.replace("identity", "person"), "no column identity; the header is"),
         (FULL.replace("camera", "cam"), "unknown column 'cam'"),
         (FULL.replace("1,1,1,3,5", "1,1,,3,5"), "dataset.csv:4: a box has all of"),

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from reid_kit.device import keep_freed_memory
+from reid_kit.memory import keep_freed_memory
 
 
 def pages_touched_anew(megabytes: int, times: int) -> int:
