@@ -71,7 +71,8 @@ KEYS = {
     #
     "MODEL.BACKBONE": Key(
         "resnet50",
-        "any timm name, hf-hub:OWNER/MODEL for one of timm on the hub, bn_inception, resnet50_ibn_a or resnet101_ibn_a",
+        "any timm name, hf-hub:OWNER/MODEL for one of timm on the hub, bn_inception, resnet50_ibn_a, resnet101_ibn_a, "
+        "osnet_x1_0, osnet_x0_75, osnet_x0_5 or osnet_x0_25",
     ),
     "MODEL.WEIGHTS": Key(
         "imagenet", "imagenet (timm's), none, or the path of a local file, as the field publishes them"

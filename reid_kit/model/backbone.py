@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from reid_kit.errors import InputError, unknown_name
 from reid_kit.model.bn_inception import BNInception
+from reid_kit.model.osnet import OSNETS
 from reid_kit.model.parts import copy_last_stage
 from reid_kit.model.resnet_ibn import resnet50_ibn_a, resnet101_ibn_a
 from reid_kit.model.tokens import has_class_token, overlap_patches, take_vectors, token_grid
@@ -26,6 +27,7 @@ OWN_NETWORKS = {
     "bn_inception": BNInception,
     "resnet50_ibn_a": resnet50_ibn_a,
     "resnet101_ibn_a": resnet101_ibn_a,
+    **OSNETS,
 }
 HUB = "hf-hub:"
 HUB_PATIENCE = 5  # seconds
@@ -215,9 +217,11 @@ def offline_unless_reachable() -> Iterator[None]:
 
 
 def nearest_backbone(name: str) -> InputError:
-    near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*timm.list_models(), *OWN_NETWORKS], n=3, cutoff=0.5)
     hint = f" Did you mean {', '.join(near)}?" if near else ""
-    return InputError(f"unknown MODEL.BACKBONE {name!r}.{hint} Any name of timm.list_models() will do, or bn_inception")
+    return InputError(
+        f"unknown MODEL.BACKBONE {name!r}.{hint} Any name of timm.list_models() will do, or {', '.join(OWN_NETWORKS)}"
+    )
 
 
 def keep_last_resolution(network: nn.Module, name: str, height: int, width: int) -> None:
