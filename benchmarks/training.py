@@ -25,6 +25,7 @@ from reid_kit.build import build_dataset, build_loader, build_trainer, label_map
 from reid_kit.config import load_config
 from reid_kit.data.demo import write_demo
 from reid_kit.data.loader import TrainBatch
+from reid_kit.memory import keep_freed_memory
 from reid_kit.training.optimizer import build_optimizer
 from reid_kit.training.trainer import Stop, Trainer
 
@@ -98,6 +99,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2, 4])
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the commands do
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "demo"
         write_demo(root, train=arguments.identities * arguments.steps, test=4)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from reid_kit.cli import main
+
 REPOSITORY = Path(__file__).parents[2]
 
 # a network small enough that an epoch takes a second
@@ -45,3 +47,15 @@ def run(tool: str, *arguments: object, launcher: list[str] | None = None) -> sub
     return subprocess.run(
         command(tool, *arguments, launcher=launcher), capture_output=True, text=True, env=environment(), timeout=300
     )
+
+
+def refused(capsys, command, arguments, *words):
+    """The command ends with one error that holds these words."""
+    assert main.run(command, [str(argument) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("error: ") == 1 and all(word in error for word in words), error
+
+
+def snapshot(folder):
+    """All files and what is in them."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +9,11 @@ import pytest
 import torch
 
 from reid_kit import load_dataset, load_model
-from reid_kit.cli import compare, extract
+from reid_kit.cli import extract
 from reid_kit.cli import test as test_command
 from reid_kit.cli.main import run
-from reid_kit.data.demo import write_demo, writer
-from reid_kit.errors import InputError
 from reid_kit.files import LOCK, hold
-from tests.end_to_end.commands import REPOSITORY, tiny
+from tests.end_to_end.commands import REPOSITORY, refused, snapshot, tiny
 
 CONFIG = str(REPOSITORY / "configs/market_srt.yaml")
 
@@ -28,16 +24,6 @@ def trained(demo_root, tmp_path_factory):
     keys = tiny(demo_root, folder, TRAIN__EPOCHS="2", TRAIN__EVAL_EVERY="1", TEST__METRIC="cosine")
     assert run("train", ["--config", CONFIG, *keys]) == 0
     return folder
-
-
-def refused(capsys, command, arguments, *words):
-    assert run(command, [str(argument) for argument in arguments]) == 2
-    error = capsys.readouterr().err
-    assert error.count("error: ") == 1 and all(word in error for word in words), error
-
-
-def snapshot(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 # train
@@ -285,149 +271,6 @@ def test_rows_that_are_gone_are_not_made_up(trained, demo_root, tmp_path, monkey
     assert run("extract", [str(argument) for argument in arguments]) == 130
     (tmp_path / "o.npz.partial/features").unlink()
     refused(capsys, "extract", arguments, "its rows do not reach as far")
-
-
-# compare
-
-
-@pytest.fixture
-def comparing(monkeypatch, tmp_path):
-    """compare with a training that writes its config and a number at once; returns the trained folders."""
-    done = []
-
-    def train(config, resume):
-        folder = Path(config.TRAIN.OUTPUT)
-        folder.mkdir(parents=True)
-        (folder / "config.yaml").write_text(config.dump())
-        measures = {"mAP": 0.1 + len(done) / 10, "CMC@1": 0.5, "mINP": 0.2}
-        queries = {"query_ids": [1, 1, 2], "average_precision": [0.1, None, 0.3]}
-        (folder / "results.json").write_text(json.dumps({"measures": measures, **queries}))
-        done.append(str(folder))
-
-    monkeypatch.setattr(compare, "train", train)
-    for place in ("a", "b"):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "srt.yaml").write_text(f"MODEL: {{EMBEDDING_SIZE: {16 if place == 'a' else 32}}}")
-    monkeypatch.chdir(tmp_path)
-    return done
-
-
-def test_two_configs_of_one_name_have_a_row_each(comparing, tmp_path, capsys):
-    assert run("compare", ["a/srt.yaml", "b/srt.yaml", "--output", "cmp"]) == 0
-    assert comparing == ["cmp/a-srt-seed0", "cmp/b-srt-seed0"]
-    printed = capsys.readouterr().out
-    assert "a-srt | 10.0" in printed and "b-srt | 20.0" in printed
-    assert run("compare", ["a/srt.yaml", "b/srt.yaml", "--output", "cmp"]) == 0 and len(comparing) == 2
-    refused(capsys, "compare", ["a/srt.yaml", "./a/srt.yaml", "--output", "cmp"], "a config is given twice")
-    assert run("compare", ["demo_srt", "demo_softmax.yaml", "--output", "by_name", "TRAIN.EPOCHS", "3"]) == 0
-    assert comparing[2:] == ["by_name/demo_srt-seed0", "by_name/demo_softmax-seed0"]
-    refused(capsys, "compare", ["TRAIN.EPOCHS", "3"], "give the configs first")
-
-
-def test_a_finished_run_of_other_keys_is_not_taken(comparing, tmp_path, capsys):
-    assert run("compare", ["a/srt.yaml", "--output", "cmp"]) == 0
-    before = snapshot(tmp_path)
-    more = ["OPTIMIZER.LR", "0.5", "TRAIN.EPOCHS", "3"]
-    refused(
-        capsys,
-        "compare",
-        ["a/srt.yaml", "--output", "cmp", *more],
-        "OPTIMIZER.LR was 0.0003, is 0.5",
-        "TRAIN.EPOCHS was",
-    )
-    assert snapshot(tmp_path) == before
-    assert run("compare", ["a/srt.yaml", "--output", "cmp", "DATA.WORKERS", "1"]) == 0  # no number depends on it
-
-
-def test_a_table_with_other_rows_is_kept(comparing, tmp_path):
-    assert run("compare", ["a/srt.yaml", "--output", "cmp"]) == 0
-    (tmp_path / "b/other.yaml").write_text("MODEL: {EMBEDDING_SIZE: 8}")
-    first = (tmp_path / "cmp/compare.md").read_text()
-    assert run("compare", ["b/other.yaml", "--output", "cmp"]) == 0
-    assert (tmp_path / "cmp/compare.md").read_text() == first and len(list((tmp_path / "cmp").glob("*.md"))) == 2
-    assert run("compare", ["a/srt.yaml", "b/other.yaml", "--output", "cmp"]) == 0  # the first row and one more
-    assert "other" in (tmp_path / "cmp/compare.md").read_text()
-
-
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", "null", '{"mAP": 1}', '{"measures": [1]}', '{"measures": {"mAP": "x"}}']
-)
-def test_results_that_do_not_parse_are_told(comparing, capsys, content):
-    assert run("compare", ["a/srt.yaml", "--output", "cmp"]) == 0
-    Path("cmp/srt-seed0/results.json").write_text(content)
-    refused(capsys, "compare", ["a/srt.yaml", "--output", "cmp"], "srt-seed0/results.json cannot be read")
-    Path("cmp/srt-seed0/config.yaml").unlink()
-    refused(capsys, "compare", ["a/srt.yaml", "--output", "cmp"], "without config.yaml")
-
-
-@pytest.mark.parametrize(
-    "arguments, words",
-    [
-        (["TRAIN.SEED", "7"], "TRAIN.SEED would have no effect"),
-        (["TRAIN.OUTPUT", "x"], "TRAIN.OUTPUT would have no effect"),
-        (["--seeds", "0"], "--seeds must be at least 1"),
-        (["--seeds", "-1"], "--seeds must be at least 1"),
-    ],
-)
-def test_compare_sets_seed_and_folder_itself(comparing, capsys, arguments, words):
-    refused(capsys, "compare", ["a/srt.yaml", "--output", "cmp", *arguments], words)
-    assert not comparing
-
-
-# make_demo
-
-
-def test_the_demo_leaves_what_somebody_put_there(tmp_path, monkeypatch, capsys):
-    root = tmp_path / "demo"
-    write_demo(root, train=2, test=2)
-    (root / "people/query/thesis.txt").write_text("three years of work")
-    (root / "runs").mkdir()
-    (root / "runs/last.pt").write_text("weights")
-    first = set(root.rglob("*.jpg"))
-    write_demo(root, seed=1, train=2, test=2)
-    assert (root / "people/query/thesis.txt").read_text() == "three years of work"
-    assert (root / "runs/last.pt").read_text() == "weights"
-    stamp = json.loads((root / "demo.json").read_text())
-    images = set(root.rglob("*.jpg"))
-    assert images == {root / name for name in stamp["files"] if name.endswith(".jpg")} and images != first
-    for content in ("{", '{"name": "my own"}', json.dumps({**stamp, "kind": "x"})):
-        (root / "demo.json").write_text(content)
-        refused(capsys, "make_demo", ["--root", root], "is not this demo data", "left alone")
-        assert images == set(root.rglob("*.jpg"))
-    (root / "demo.json").write_text(json.dumps({**stamp, "files": ["../../secret.txt", "runs/last.pt"]}))
-    (tmp_path / "secret.txt").write_text("mine")
-    with hold(root, ""):
-        refused(capsys, "make_demo", ["--root", root], "is in use", f"pid {os.getpid()}")
-    monkeypatch.setattr(writer, "write_people", lambda folder, *arguments, **options: folder.mkdir(parents=True))
-    monkeypatch.setattr(writer, "write_garments", lambda *arguments: None)
-    (root / ".half").mkdir()
-    write_demo(root, seed=2)
-    assert (tmp_path / "secret.txt").exists() and (root / "runs/last.pt").exists()
-
-
-def test_a_demo_that_is_broken_off_leaves_nothing_and_a_killed_one_is_cleared(tmp_path, monkeypatch):
-    def broken(folder, *arguments):
-        (folder / "in-shop/Eval").mkdir(parents=True)
-        (folder / "in-shop/Eval/list_eval_partition.txt").write_text("half")
-        raise KeyboardInterrupt
-
-    real = writer.write_garments
-    monkeypatch.setattr(writer, "write_garments", broken)
-    with pytest.raises(KeyboardInterrupt):
-        write_demo(tmp_path / "demo", train=2, test=2)
-    assert not (tmp_path / "demo").exists()
-    monkeypatch.setattr(writer, "write_garments", real)
-    kill = (
-        "import os, reid_kit.data.demo.writer as w\n"
-        "w.write_garments = lambda *a: os.kill(os.getpid(), 9)\n"
-        f"w.write_demo({str(tmp_path / 'demo')!r}, train=2, test=2)"
-    )
-    assert subprocess.run([sys.executable, "-c", kill]).returncode == -9
-    assert (tmp_path / "demo/.half/people/query").is_dir()
-    write_demo(tmp_path / "demo", train=2, test=2)
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"demo.json", "people", "garments"}
-    with pytest.raises(InputError, match="--seed must be at least 0"):
-        write_demo(tmp_path / "demo", seed=-1)
 
 
 def test_an_existing_picture_is_not_written_over(tmp_path, capsys):
