@@ -1,22 +1,17 @@
 """The soft ranking threshold loss (SRT, ICIP 2021): ranks, not distances, against thresholds that fit each anchor."""
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from reid_kit.distributed import mean_over_processes
 from reid_kit.errors import InputError, unknown_name
 from reid_kit.losses.base import Batch, EmbeddingLoss
 from reid_kit.losses.pairs import distances, fraction, non_negative_number, normalized, positive_number
 from reid_kit.losses.registry import register
-from reid_kit.precision import without_autocast
+from reid_kit.losses.soft_ranks import soft_ranks
 
 SELF_COMPARISON = {"one": 0.5, "half": 0.0, "zero": -0.5}  # what is added to the sum over all k, k = j included
-BLOCK = {"cpu": 2**19, "cuda": 2**25}  # comparisons held at once: what fits the cache, what fills the device
-WIDEST = 80.0  # between the ends of a row of distances: e^40 to the fourth power is within float32
 
 
 @register("soft_ranking_threshold")
@@ -38,8 +33,7 @@ class SoftRankingThreshold(EmbeddingLoss):
         self_comparison: the "1 +" of R_ij is "one"; "half" compares j with itself (sigmoid(0)), "zero" leaves it out.
         rank_scale: "raw" ranks, or ranks and thresholds divided by M_i ("batch").
 
-    The table's SRT is plain and none, SRT-F is hard and soft. Memory is O(B^2): ranks are computed tile by tile,
-    and again in the backward pass.
+    The table's SRT is plain and none, SRT-F is hard and soft. Memory is O(B^2) (reid_kit/losses/soft_ranks.py).
 
     `active_positives` and `active_negatives` are the shares of pairs with a rank beyond their threshold, or within
     the margin of it where the margin is "hard"; `active_fraction` is that of all pairs.
@@ -102,77 +96,3 @@ class SoftRankingThreshold(EmbeddingLoss):
         if self.margin == "hard":
             return F.relu(x + self.margin_value)
         return self.margin_scale * F.softplus((x + self.margin_value) / self.margin_scale)
-
-
-def soft_ranks(matrix: Tensor, temperature: float) -> Tensor:
-    """R_ij = 1 + sum over k != j of sigmoid((d_ij - d_ik) / temperature) for an (A, G) matrix of distances."""
-    return _SoftRanks.apply(matrix / temperature)
-
-
-class _SoftRanks(torch.autograd.Function):
-    """Ranks within each row at temperature 1, in O(A G) memory beside one tile of comparisons.
-
-    sigmoid(d_j - d_k) = a_j / (a_j + a_k) with a = exp(d): on a CPU a division takes a fraction of an exponential.
-    """
-
-    @staticmethod
-    def forward(ctx, rows: Tensor) -> Tensor:
-        powers = _powers(rows)
-        ctx.save_for_backward(rows, powers)
-        ranks = torch.empty_like(rows)
-        for anchors, part in _tiles(rows):
-            if powers is None:
-                ranks[anchors, part] = _differences(rows[anchors, part], rows[anchors]).sigmoid_().sum(2)
-            else:
-                own = powers[anchors, part]
-                ranks[anchors, part] = _inverse_sums(own, powers[anchors]).sum(2).mul_(own)
-        return ranks + 0.5  # k = j gave sigmoid(0) where the definition has 1
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        """dL/dd_m = g_m * sum_k s'(m, k) - sum_j g_j * s'(j, m), with s' = s - s^2 = a_m a_k / (a_m + a_k)^2, even."""
-        rows, powers = ctx.saved_tensors
-        weights = torch.stack([torch.ones_like(gradient), gradient], dim=1)
-        if powers is not None:
-            weights.mul_(powers[:, None])
-        result = torch.empty_like(rows)
-        for anchors, part in _tiles(rows):
-            if powers is None:
-                s = _differences(rows[anchors], rows[anchors, part]).sigmoid_()
-                slope = s.addcmul_(s, s, value=-1)
-            else:
-                slope = _inverse_sums(powers[anchors], powers[anchors, part]).square_()
-            # (2, G) by (G, part): several times as fast as the slope, transposed, by two columns
-            with without_autocast(rows.device):
-                total, weighted = torch.bmm(weights[anchors], slope).unbind(1)
-            result[anchors, part] = gradient[anchors, part] * total - weighted
-        return result if powers is None else result.mul_(powers)
-
-
-def _powers(rows: Tensor) -> Tensor | None:
-    """exp of each row around its middle; None where that, or its square, could leave float32, and on a GPU."""
-    if rows.device.type != "cpu" or not rows.numel():  # to look at the distances would be to wait for the GPU
-        return None
-    least, most = rows.aminmax(dim=1, keepdim=True)
-    return (rows - (least + most) / 2).exp_() if (most - least).amax() < WIDEST else None
-
-
-def _inverse_sums(left: Tensor, right: Tensor) -> Tensor:
-    """(b, L, R): 1 / (a_ij + a_ik) for j in `left` (b, L) and k in `right` (b, R)."""
-    return (left[:, :, None] + right[:, None, :]).reciprocal_()
-
-
-def _differences(left: Tensor, right: Tensor) -> Tensor:
-    """(b, L, R): d_ij - d_ik for j in `left` (b, L) and k in `right` (b, R)."""
-    return left[:, :, None] - right[:, None, :]
-
-
-def _tiles(rows: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Anchors, and the part of their lists, whose differences to the whole lists fit one block."""
-    count, length = rows.shape
-    block = BLOCK.get(rows.device.type, BLOCK["cuda"])
-    high, wide = max(1, block // length**2), max(1, min(length, block // length))
-    for i in range(0, count, high):
-        for j in range(0, length, wide):
-            yield slice(i, i + high), slice(j, j + wide)
