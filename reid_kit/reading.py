@@ -5,6 +5,7 @@ The tensors of checkpoints and weights are read in model/weights.py, images in i
 
 import csv
 import json
+import math
 import os
 import pickle
 import stat
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,6 +41,7 @@ PARSER_ERRORS = (  # what parsers raise on random bytes; each library's own clas
 )
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # to open a pipe would wait
 TEXT_LIMIT = 2**28  # bytes of a list or a table
+CORNERS = ("x1", "y1", "x2", "y2")  # columns of a table, in pixels
 TRIAL = 600  # seconds that scipy may take
 BOMB = 2**30, 200  # an array of more bytes that was packed to less than one in so many is not read
 
@@ -132,6 +134,26 @@ def read_table(path: Path, expected: str) -> list[tuple[int, list[str]]]:
     with parsing(str(path), expected, csv.Error):
         found = csv.reader(text.split("\n"), delimiter=delimiter, skipinitialspace=True)
         return [(found.line_num, [field.strip() for field in fields]) for fields in found if any(fields)]
+
+
+def read_box(source: str, row: Mapping[str, str]) -> tuple[float, float, float, float] | None:
+    """x1, y1, x2, y2 of a table's row, None where all are empty; `source` names its line.
+
+    Raises:
+        InputError: some of the four are empty or no finite numbers.
+    """
+    fields = [row.get(corner, "") for corner in CORNERS]
+    if not any(fields):
+        return None
+    if not all(fields):
+        raise InputError(f"{source}: a box has all of {', '.join(CORNERS)} or none")
+    try:
+        x1, y1, x2, y2 = map(float, fields)
+    except ValueError as error:
+        raise InputError(f"{source}: box {shortened(fields)}; expected numbers, with a point for decimals") from error
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        raise InputError(f"{source}: box {(x1, y1, x2, y2)}; expected finite numbers")
+    return x1, y1, x2, y2
 
 
 def parse_json(text: str, what: str):

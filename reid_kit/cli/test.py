@@ -191,7 +191,7 @@ def of_files(arguments: argparse.Namespace, variant: Mapping[str, object]) -> li
 
 
 def test_file(path: Path, settings: TestSettings, asked: Mapping[str, object]) -> Tested:
-    return measure_stored(path.name, read_feature_file(path), settings, asked)
+    return measure_stored(path, read_feature_file(path), settings, asked)
 
 
 def tested_into(

@@ -38,10 +38,10 @@ from reid_kit.errors import InputError
 from reid_kit.files import hold, write_atomically
 from reid_kit.inference.results import EMBED_DISTANCE, write_results
 from reid_kit.inference.testing import embed_thresholds, test_retrieval
-from reid_kit.model.checkpoint import load_checkpoint, load_model, save_thresholds
+from reid_kit.model.checkpoint import load_checkpoint, load_model, save_tested
 from reid_kit.model.embedder import Embedder
 from reid_kit.reading import parsing
-from reid_kit.report.tables import threshold_table
+from reid_kit.report.tables import measured, threshold_table
 from reid_kit.report.training_curves import training_curves
 from reid_kit.training.run_folder import RunFolder
 from reid_kit.training.trainer import Trainer
@@ -167,7 +167,7 @@ def prepare(
 
 
 def test_best(config: CfgNode, dataset: RetrievalDataset, device: torch.device, trainer: Trainer) -> None:
-    """Tests best.pt, adds the thresholds to it, and writes the results into the run folder."""
+    """Tests best.pt, puts numbers, protocol and thresholds into it, and writes the results into the run folder."""
     best, run = Path(config.TRAIN.OUTPUT) / "best.pt", trainer.run
     if not best.exists():
         raise InputError(
@@ -179,7 +179,8 @@ def test_best(config: CfgNode, dataset: RetrievalDataset, device: torch.device, 
     tested = test_retrieval(model, dataset, settings, load_checkpoint(best).get("chosen", ""))
     thresholds = embed_thresholds(model, tested)
     if run:
-        save_thresholds(best, thresholds.values())
+        numbers = measured(tested.result, tested.nmi, dataset.protocol.measures)
+        save_tested(best, thresholds.values(), numbers, tested.result.protocol)
         write_atomically(run.path / "curves.png", training_curves(run.records(), len(trainer.sampler)))
         seconds = round(trainer.seconds, 1)
         facts = {"checkpoint": str(best), "dataset": dataset.name, "training_seconds": seconds}

@@ -14,7 +14,7 @@ from reid_kit.errors import InputError, unknown_name
 from reid_kit.evaluation.distances import FeatureDistances, blocks
 from reid_kit.evaluation.features import FeatureRows
 from reid_kit.files import new_file
-from reid_kit.gallery.exact import nearest_rows
+from reid_kit.gallery.exact import nearest_among, nearest_rows
 
 KINDS = ("hnsw", "ivfpq")
 LEAST = 1000  # entries: fewer are searched exactly in no time
@@ -54,21 +54,7 @@ class Index:
         """(Q, count) positions, -1 where there are fewer: what the index finds, by exact distance."""
         queries = torch.nn.functional.normalize(distances.query.block(slice(None))).cpu().numpy()
         _, rows = self.index.search(queries, min(CANDIDATES * count, self.index.ntotal))
-        return by_distance(distances, rows, count)
-
-
-def by_distance(distances: FeatureDistances, rows: np.ndarray, count: int) -> np.ndarray:
-    """(Q, count) the nearest of (Q, n) rows; -1 is no row."""
-    found = np.full((len(rows), count), -1)
-    for place, near in enumerate(rows):
-        near = np.sort(near[near >= 0])
-        gallery = distances.gallery_rows
-        order = -(gallery.block(near) @ distances.query.block(slice(place, place + 1))[0])
-        norms = gallery.squared_norms[near]
-        order = order * norms.rsqrt() if gallery.cosine else norms + 2 * order
-        near = near[order.cpu().numpy().argsort(kind="stable")][:count]
-        found[place, : len(near)] = near
-    return found
+        return nearest_among(distances, rows, count)
 
 
 def build(kind: str, gallery: FeatureRows, rows: np.ndarray, path: Path) -> dict:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from reid_kit.evaluation.distances import FeatureDistances, blocks, exact_products
+from reid_kit.evaluation.distances import TILE, FeatureDistances, blocks, exact_products
 from reid_kit.evaluation.neighbours import below
 
 QUERIES = 256  # of a block
@@ -28,11 +28,23 @@ def nearest_rows(distances: FeatureDistances, count: int, allowed: np.ndarray | 
     Args:
         allowed: (G,) bool, the rows to look among; None is all.
     """
-    with exact_products() as threads:
+    with exact_products(distances.device) as threads:
         parts = [
             _nearest_of_block(distances, first, last, count, allowed, threads)
             for first, last in blocks(slice(0, distances.queries), QUERIES)
         ]
+    return np.concatenate(parts)
+
+
+def nearest_among(distances: FeatureDistances, rows: np.ndarray, count: int) -> np.ndarray:
+    """(Q, count) positions of the nearest of each query's own (Q, n) rows, -1 where there are fewer; -1 is no row."""
+    parts = []
+    with exact_products(distances.device) as threads:
+        for first, last in blocks(slice(0, distances.queries), TILE):
+            query, place = np.nonzero(rows[first:last] >= 0)
+            row = rows[first:last][query, place]
+            value = distances.order_of_pairs(first, last, query, row, threads).cpu().numpy()
+            parts.append(_filled(*_nearest(query, row, value, count)[:2], last - first, count))
     return np.concatenate(parts)
 
 
@@ -78,15 +90,15 @@ def _nearest_of_block(
             wave = [(start, stop) for start, stop in wave if allowed[start:stop].any()]
         near = [np.concatenate(parts) for parts in zip(nothing, *threads.map(candidates, wave))]
         query, row = _within(*near, count, 2 * slack.cpu().numpy())
-        value = distances.order_of_pairs(first, last, query, row, threads) if len(query) else nothing[2]
+        value = nothing[2]
+        if len(query):
+            value = distances.order_of_pairs(first, last, query, row, threads).cpu().numpy()
         found = _nearest(*(np.concatenate(pair) for pair in zip(found, (query, row, value))), count)
         full = np.flatnonzero(np.bincount(found[0], minlength=len(rows)) == count)
         if len(full):
             ends = np.searchsorted(found[0], full, side="right") - 1
             limit[torch.from_numpy(full)] = torch.from_numpy(found[2][ends]).to(limit)
-    nearest = np.full((len(rows), count), -1)
-    nearest[found[0], _places(found[0])] = found[1]
-    return nearest
+    return _filled(*found[:2], len(rows), count)
 
 
 def _waves(gallery: int, queries: int) -> Iterator[list[tuple[int, int]]]:
@@ -118,6 +130,13 @@ def _nearest(query: np.ndarray, row: np.ndarray, value: np.ndarray, count: int) 
     order = np.lexsort((row, value, query))
     order = order[_places(query[order]) < count]
     return query[order], row[order], value[order]
+
+
+def _filled(query: np.ndarray, row: np.ndarray, queries: int, count: int) -> np.ndarray:
+    """(queries, count) rows in their order, -1 where a query has fewer."""
+    nearest = np.full((queries, count), -1)
+    nearest[query, _places(query)] = row
+    return nearest
 
 
 def _places(query: np.ndarray) -> np.ndarray:

@@ -1,15 +1,13 @@
 """A table of images to index."""
 
-import math
 import os
 from pathlib import Path
 
 from reid_kit.errors import InputError
 from reid_kit.gallery.entries import Entry
-from reid_kit.reading import read_table
+from reid_kit.reading import CORNERS, read_box, read_table
 
-KNOWN = ("path", "identity", "camera", "time", "x1", "y1", "x2", "y2")
-CORNERS = KNOWN[4:]
+KNOWN = ("path", "identity", "camera", "time", *CORNERS)
 
 
 def read_entries(file: Path) -> list[Entry]:
@@ -37,22 +35,11 @@ def read_entries(file: Path) -> list[Entry]:
         row = dict(zip(names, fields))
         if not row["path"]:
             raise InputError(f"{line}: path must not be empty")
+        box = read_box(line, row)
+        if box and not (box[0] < box[2] and box[1] < box[3]):
+            raise InputError(f"{line}: box {box} is inverted or empty; expected x1 < x2, y1 < y2")
         path = file.absolute().parent / Path(row["path"]).expanduser()
         columns = {name: value for name, value in row.items() if name not in KNOWN and name and value}
         known = (row.get(name, "") for name in KNOWN[1:4])
-        entries.append(
-            Entry(str(path), _box(line, [row.get(name, "") for name in CORNERS]), *known, columns, "", source)
-        )
+        entries.append(Entry(str(path), box, *known, columns, "", source))
     return entries
-
-
-def _box(line: str, fields: list[str]) -> tuple[float, float, float, float] | None:
-    if not any(fields):
-        return None
-    try:
-        x1, y1, x2, y2 = map(float, fields)
-    except ValueError as error:
-        raise InputError(f"{line}: a box has four numbers {', '.join(CORNERS)} or none, got {fields}") from error
-    if not (x1 < x2 and y1 < y2 and all(map(math.isfinite, (x1, y1, x2, y2)))):
-        raise InputError(f"{line}: box {(x1, y1, x2, y2)} is inverted or empty; expected x1 < x2, y1 < y2")
-    return x1, y1, x2, y2

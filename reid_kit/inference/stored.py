@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 from reid_kit.data.records import Protocol, RetrievalDataset
 from reid_kit.errors import InputError
@@ -27,14 +28,14 @@ def notes_of(settings: TestSettings, protocol: Protocol | None, checkpoint: str)
     }
 
 
-def measure_stored(name: str, file: FeatureFile, settings: TestSettings, asked: Mapping[str, object]) -> Tested:
-    """A test of features in a file called `name`; the file's own settings and protocol hold where it notes them.
+def measure_stored(path: Path, file: FeatureFile, settings: TestSettings, asked: Mapping[str, object]) -> Tested:
+    """A test of the features in the file `path`; the file's own settings and protocol hold where it notes them.
 
     Args:
         asked: settings that hold whatever the file notes.
 
     Raises:
-        InputError: what the file notes is not what this toolkit writes.
+        InputError: what the file notes is not what this toolkit writes, or its features cannot be compared so.
     """
     query, gallery, notes = file
     known = {field: str(notes[field]) for field in FROM_THE_FILE if field in notes}
@@ -42,9 +43,9 @@ def measure_stored(name: str, file: FeatureFile, settings: TestSettings, asked: 
     try:
         protocol = protocol_of(notes.get("protocol"), query, gallery)
         source = notes.get("features", "features of a file")
-        return measure(query, gallery, RetrievalDataset(name, [], [], [], protocol), settings, str(source))
+        return measure(query, gallery, RetrievalDataset(path.name, [], [], [], protocol), settings, str(source))
     except InputError as error:
-        raise InputError(f"{name}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def protocol_of(noted: object, query: ImageSet, gallery: ImageSet) -> Protocol:

@@ -80,9 +80,18 @@ def write_content(path: str | Path, content: Mapping) -> None:
     write_atomically(path, buffer.getbuffer())
 
 
-def save_thresholds(path: str | Path, thresholds: Iterable[OperatingPoint]) -> None:
-    """Adds to a checkpoint what its model was measured to do; `load_model` gives it as `model.thresholds`."""
-    write_content(path, {**load_checkpoint(path), "thresholds": [asdict(point) for point in thresholds]})
+def save_tested(
+    path: str | Path, thresholds: Iterable[OperatingPoint], metrics: Mapping[str, float], protocol: str
+) -> None:
+    """Puts into a checkpoint what a test of its model found, and how it measured; it goes with the model from there.
+
+    Args:
+        thresholds: on the cosine distance; `load_model` gives them as `model.thresholds`.
+        metrics: name -> value in 0 .. 1. protocol: the line that says what they depend on.
+    """
+    points = [asdict(point) for point in thresholds]
+    found = {"thresholds": points, "metrics": dict(metrics), "protocol": protocol}
+    write_content(path, {**load_checkpoint(path), **found})
 
 
 def load_checkpoint(path: str | Path) -> dict:

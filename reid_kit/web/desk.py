@@ -21,13 +21,14 @@ TOP = 100  # entries that are shown at most
 class Desk:
     """A gallery and the log of what was asked of it.
 
-    Several threads may ask: what touches the model or the gallery happens one at a time. Answers are dictionaries that
-    JSON can hold. Nothing is answered that cannot be logged.
+    Several threads may ask: the gallery is asked by one at a time. Answers are dictionaries that JSON can hold. Nothing
+    is answered that cannot be logged.
     """
 
     def __init__(self, gallery: Gallery, log: Path):
         self.gallery, self.log = gallery, log
-        self._lock = threading.Lock()
+        self._lock, self._counting = threading.Lock(), threading.Lock()
+        self._cores, self._embedding = torch.get_num_threads(), 0
         self._write()  # a log that cannot be written is known before the first search
 
     def find(
@@ -55,10 +56,10 @@ class Desk:
         said = self.rates(threshold)
         if not 1 <= top <= TOP:
             raise InputError(f"between 1 and {TOP} entries can be shown, asked for were {top}")
+        vectors = self._vectors_of(uploads)
+        if pool:
+            vectors = torch.nn.functional.normalize(vectors.mean(0, keepdim=True))
         with self._lock:
-            vectors = self.gallery.vectors_of([upload.pixels for upload in uploads])
-            if pool:
-                vectors = torch.nn.functional.normalize(vectors.mean(0, keepdim=True))
             ranked = self.gallery.search(vectors, int(top), camera=camera, identity=identity)
         queries = []
         for place, matches in enumerate(ranked):
@@ -91,8 +92,7 @@ class Desk:
         if len(uploads) != 2:
             raise InputError(f"two pictures are compared, got {len(uploads)}")
         said = self.rates(threshold)
-        with self._lock:
-            a, b = self.gallery.vectors_of([upload.pixels for upload in uploads]).double()
+        a, b = self._vectors_of(uploads).double()
         distance = float(1 - a @ b if self.gallery.description.metric == "cosine" else (a - b).norm())
         verdict = "not judged" if threshold is None else "same" if distance <= threshold else "different"
         shown = {"verdict": verdict, "distance": distance}
@@ -143,6 +143,19 @@ class Desk:
         return f"a match has a {distance} of at most {threshold:.4f}. The nearest that was measured: " + rates_of(
             nearest, about
         )
+
+    def _vectors_of(self, uploads: Sequence[Upload]) -> torch.Tensor:
+        """Those who ask at once share torch's cores: on all cores each, their threads would wait for each other."""
+        with self._counting:
+            self._embedding += 1
+            share = max(self._cores // self._embedding, 1)
+        try:
+            torch.set_num_threads(share)  # of this thread
+            return self.gallery.vectors_of([upload.pixels for upload in uploads])
+        finally:
+            torch.set_num_threads(self._cores)  # also of threads to come, which take the last number that was set
+            with self._counting:
+                self._embedding -= 1
 
     def _write(self, who: str = "", what: str = "", **content) -> None:
         """A line of the log, in one piece."""

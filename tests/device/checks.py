@@ -25,6 +25,7 @@ from reid_kit.evaluation import (  # noqa: E402
 from reid_kit.evaluation import features as features_module  # noqa: E402
 from reid_kit.evaluation.clustering import normalized_mutual_information  # noqa: E402
 from reid_kit.evaluation.expansion import expand_queries  # noqa: E402
+from reid_kit.gallery.exact import nearest_among, nearest_rows  # noqa: E402
 from reid_kit.losses.base import without_waits  # noqa: E402
 from reid_kit.losses.cross_batch_memory import CrossBatchMemory  # noqa: E402
 from reid_kit.losses.softmax import Softmax  # noqa: E402
@@ -276,3 +277,18 @@ def test_a_resumed_run_is_the_unbroken_one(tmp_path):
     for name, value in whole.tested_model.state_dict().items():
         assert torch.equal(value.cpu(), resumed.tested_model.state_dict()[name].cpu())
     assert whole.run.records() == resumed.run.records()
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_search(cosine):
+    q, g = sides(gallery=5000)[:2]
+    q, g = q + 1, g + 1  # no zero rows
+    allowed = np.arange(5000) % 3 > 0
+    among = np.random.default_rng(0).permuted(np.tile(np.arange(-1, 49), (90, 1)), axis=1)
+    found = []
+    for place in ("cpu", DEVICE):
+        rows = (features_module.FeatureRows(side.to(place), "", torch.device(place), cosine) for side in (q, g))
+        compared = distances.FeatureDistances(*rows)
+        found.append([nearest_rows(compared, 7, allowed), nearest_among(compared, among, 7)])
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])

@@ -89,6 +89,14 @@ def test_results_come_last_and_say_how_the_weights_were_chosen(trained):
     assert not (trained / LOCK).exists()
 
 
+def test_the_best_weights_and_their_card_say_what_the_test_found_and_how_it_measured(trained, tmp_path):
+    results, model = json.loads((trained / "results.json").read_text()), load_model(trained / "best.pt", "cpu")
+    assert model.facts["protocol"] == results["protocol"] and model.facts["metrics"] == results["measures"]
+    model.save_pretrained(tmp_path / "shared")
+    card = (tmp_path / "shared/README.md").read_text()
+    assert f"Protocol: {results['protocol']}" in card and f"- mAP: {100 * results['mAP']:.1f} %" in card
+
+
 def test_thresholds_are_in_the_units_of_embed(trained, demo_root):
     model = load_model(trained / "best.pt", "cpu")
     dataset = load_dataset("demo", demo_root)

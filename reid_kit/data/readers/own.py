@@ -1,6 +1,5 @@
 """Your own images: a folder a person or product, or a table."""
 
-import math
 import os
 import random
 import re
@@ -13,7 +12,7 @@ from reid_kit.data.records import Protocol, Record, RetrievalDataset, numbers_of
 from reid_kit.errors import InputError, shortened
 from reid_kit.image import Box
 from reid_kit.image_files import ImageFiles, find_images
-from reid_kit.reading import read_table
+from reid_kit.reading import read_box, read_table
 
 COLUMNS = ("path", "identity", "split", "camera", "x1", "y1", "x2", "y2", "domain")
 SPLITS = ("train", "query", "gallery", "test")
@@ -190,24 +189,10 @@ def read_rows(file: Path, drawn: bool = False) -> list[Row]:
                 f"weights on are of train: DATA.VALIDATION 0.15 holds that share of them out"
             )
         path = file.parent / os.path.expanduser(row["path"])
-        box = read_box(source, [row.get(name, "") for name in ("x1", "y1", "x2", "y2")])
+        box = read_box(source, row)
         camera, domain = row.get("camera", ""), row.get("domain", "")
         rows.append(Row(source, path, row["identity"], row["split"].lower(), camera, box, domain))
     return rows
-
-
-def read_box(source: str, fields: list[str]) -> Box | None:
-    if not any(fields):
-        return None
-    if not all(fields):
-        raise InputError(f"{source}: a box has all of x1, y1, x2, y2 or none")
-    try:
-        box = tuple(map(float, fields))
-    except ValueError as error:
-        raise InputError(f"{source}: box {shortened(fields)}; expected numbers, with a point for decimals") from error
-    if not all(map(math.isfinite, box)):
-        raise InputError(f"{source}: box {box}; expected finite numbers")
-    return box
 
 
 def check_images_once(rows: Iterable[Row]) -> None:
