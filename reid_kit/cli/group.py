@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--distance", type=float, default=0.5, metavar="D", help="0 to 1; less gives more, purer groups (%(default)s)"
     )
+    parser.add_argument(
+        "--neighbours", type=int, default=10, metavar="K", help="about as many as an identity has images (%(default)s)"
+    )
     parser.add_argument("--least", type=int, default=2, metavar="N", help="images of a group (%(default)s)")
 
 
@@ -45,7 +48,9 @@ def main(arguments: argparse.Namespace) -> None:
         for part, block in gallery.batches():
             entries += part
             vectors.append(block)
-        groups = group_vectors(np.concatenate(vectors), arguments.distance, arguments.least)
+        k1 = arguments.neighbours
+        k2 = max(round(0.3 * k1), 1)  # the proportion of Zhong et al. 2017
+        groups = group_vectors(np.concatenate(vectors), arguments.distance, arguments.least, k1, k2)
         count, alone = int(groups.max(initial=UNGROUPED)) + 1, int((groups == UNGROUPED).sum())
         print(f"{len(entries):,} images: {count:,} groups, {alone:,} images alone")
         labelled = np.array([bool(entry.identity) for entry in entries])

@@ -18,7 +18,7 @@ from reid_kit.evaluation.rerank import encode, sparse_rows
 UNGROUPED = -1
 
 
-def group_vectors(vectors: Array, distance: float = 0.5, least: int = 2, k1: int = 20, k2: int = 6) -> np.ndarray:
+def group_vectors(vectors: Array, distance: float = 0.5, least: int = 2, k1: int = 10, k2: int = 3) -> np.ndarray:
     """(N,) a number for each group, from 0 by falling size, and UNGROUPED; how many there are is found, not given.
 
     DBSCAN on the Jaccard distance of k-reciprocal encodings (Zhong et al. 2017), as unsupervised re-identification does
@@ -27,16 +27,20 @@ def group_vectors(vectors: Array, distance: float = 0.5, least: int = 2, k1: int
     Args:
         vectors: (N, D) L2-normalised.
         distance: images nearer than this belong together, 0 to 1: less gives more, purer groups.
-        least: images of a group. k1, k2: see `k_reciprocal_distance`; for fewer images than k1 + 1 they are less.
+        least: images of a group.
+        k1, k2: see `k_reciprocal_distance`; with a k1 of many more than the images of an identity strangers get into
+            its groups. For fewer images than k1 + 1 they are less.
 
     Raises:
-        InputError: fewer than three images; a distance or size out of range.
+        InputError: fewer than three images; a distance, size or number of neighbours out of range.
     """
     rows = FeatureRows(vectors, "gallery", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     if len(rows) < 3:
         raise InputError(f"{len(rows)} images are too few to group")
     if not 0 < distance < 1 or least < 2:
         raise InputError(f"distance must lie between 0 and 1 and least be at least 2, got {distance:g} and {least}")
+    if not 1 <= k2 <= k1:
+        raise InputError(f"the number of neighbours k1 must be at least 1, and k2 lie in 1 .. k1; got {k1} and {k2}")
     near = jaccard_neighbours(rows, distance, min(k1, len(rows) - 1), min(k2, len(rows) - 1))
     labels = DBSCAN(eps=distance, min_samples=least, metric="precomputed").fit_predict(near)
     return by_size(labels)

@@ -52,7 +52,7 @@ def test_killed_at_any_moment_it_opens_and_holds_whole_batches(made):
     command = [sys.executable, "-c", WRITER, made.address]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=REPOSITORY, env=place, **pipes) as writers:
-        for seed in range(12):
+        for seed in range(60):
             print(seed, file=writers.stdin, flush=True)
             child = int(writers.stdout.readline())
             time.sleep(random.uniform(0.02, 0.3))
@@ -65,6 +65,8 @@ def test_killed_at_any_moment_it_opens_and_holds_whole_batches(made):
                 if entry.path in found:
                     assert any(np.array_equal(found[entry.path], unit(40, seed=s)[number]) for s in range(seed + 1))
             seen.add(len(found))
+            if seed > 10 and len(seen) > 2:  # a busy machine needs more turns to get that far
+                break
         writers.stdin.close()
     made.add(entries(40), unit(40, seed=99))  # what was killed keeps nobody out
     assert made.count() == 40 and len(seen) > 2

@@ -43,14 +43,14 @@ def test_sparse_neighbours_are_those_of_the_dense_distances(distance, k1, k2, ki
 
 
 def test_groups_are_found_and_numbered_by_size():
-    vectors, owner = clustered([22, 25, 30, 40], 0.02)
+    vectors, owner = clustered([9, 11, 13, 16], 0.02)
     groups = group_vectors(vectors)
     assert sorted(set(groups)) == [0, 1, 2, 3]
     assert [set(owner[groups == group]) for group in range(4)] == [{3}, {2}, {1}, {0}]
 
 
 def test_groups_of_one_size_keep_their_order():
-    np.testing.assert_array_equal(by_size(np.array([2, 0, UNGROUPED, 1, 0, 2])), [0, 1, UNGROUPED, 2, 1, 0])
+    np.testing.assert_array_equal(by_size(np.array([2, 0, UNGROUPED, 1, 0, 2])), [1, 0, UNGROUPED, 2, 0, 1])
     np.testing.assert_array_equal(by_size(np.array([UNGROUPED] * 3)), [UNGROUPED] * 3)
 
 
@@ -86,6 +86,7 @@ def test_what_cannot_be_grouped():
         (vectors, {"distance": 0.0}, "must lie between 0 and 1"),
         (vectors, {"distance": float("nan")}, "must lie between 0 and 1"),
         (vectors, {"least": 1}, "least be at least 2"),
+        (vectors, {"k1": 0}, "neighbours k1 must be at least 1"),
     ):
         with pytest.raises(InputError, match=words):
             group_vectors(given, **options)

@@ -4,7 +4,9 @@ import hashlib
 import json
 import re
 import struct
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -75,6 +77,28 @@ def test_answers_are_those_of_the_gallery(desk, tmp_path):
     direct = desk.gallery.search(torch.nn.functional.normalize(vectors))[0]
     assert [row["image"] for row in pooled["matches"]] == [match.path for match in direct]
     assert pooled["pictures"] == ["0.png", "1.png"]
+
+
+def test_who_asks_at_once_shares_the_cores(desk, tmp_path, monkeypatch):
+    cores, all_are_at_it, seen = torch.get_num_threads(), threading.Barrier(4), []
+    torch.set_num_threads(4)
+    try:
+        desk = Desk(desk.gallery, desk.log)
+        vectors_of = desk.gallery.vectors_of
+
+        def counted(pixels):
+            all_are_at_it.wait(60)
+            seen.append(torch.get_num_threads())
+            return vectors_of(pixels)
+
+        monkeypatch.setattr(desk.gallery, "vectors_of", counted)
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda number: desk.find(asked(tmp_path, number), "ann", top=1), range(4)))
+        assert sorted(seen) == [1, 1, 2, 4] and torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(cores)
+    assert [answer["queries"][0]["matches"][0]["identity"] for answer in found] == ["<b>p0", "<b>p0", "<b>p1", "<b>p1"]
+    assert len(lines(desk)) == 4
 
 
 def test_same_or_not(desk, tmp_path):
