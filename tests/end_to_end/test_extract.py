@@ -154,6 +154,8 @@ def test_damaged_files(tmp_path, capsys, suffix, content):
 def test_files_that_cannot_be_used(trained, tmp_path, capsys):
     np.savez(tmp_path / "bare.npz", features=np.ones((3, 2)))
     np.savez(tmp_path / "short.npz", features=np.ones((3, 2)), identities=np.arange(2), split=np.array(["query"] * 3))
+    zero = {"features": np.eye(4)[:3] * [[1], [0], [1]], "identities": np.zeros(3, int)}
+    np.savez(tmp_path / "zero.npz", **zero, split=np.array(["query", "gallery", "gallery"]))
     safetensors.numpy.save_file({"x": np.ones(2)}, tmp_path / "bare.safetensors")
     checkpoint = ["--checkpoint", str(trained / "best.pt")]
     for arguments, words in (
@@ -161,6 +163,10 @@ def test_files_that_cannot_be_used(trained, tmp_path, capsys):
         (["test", "--features", str(tmp_path / "bare.safetensors")], "no array 'features'; it holds x"),
         (["test", "--features", str(tmp_path / "short.npz")], "3 rows of features, 3 rows of split, 2 rows of id"),
         (["test", "--features", str(tmp_path / "none.mat")], "cannot be read"),
+        (
+            ["test", "--features", str(tmp_path / "zero.npz"), "TEST.METRIC", "cosine"],
+            f"{tmp_path / 'zero.npz'}: 1 gallery features are zero (or their squares are), which have no cosine",
+        ),
         (["test", "--features", "features.csv"], ".npz, .safetensors or .mat"),
         (["extract", *checkpoint, "--output", "x.npz"], "either --data NAME or --images"),
         (["extract", *checkpoint, "--images", ".", "--output", str(tmp_path / "bare.npz")], "bare.npz exists"),
