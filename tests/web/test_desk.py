@@ -84,14 +84,14 @@ def test_who_asks_at_once_shares_the_cores(desk, tmp_path, monkeypatch):
     torch.set_num_threads(4)
     try:
         desk = Desk(desk.gallery, desk.log)
-        vectors_of = desk.gallery.vectors_of
+        embed = desk.gallery._embed
 
         def counted(pixels):
             all_are_at_it.wait(60)
             seen.append(torch.get_num_threads())
-            return vectors_of(pixels)
+            return embed(pixels)
 
-        monkeypatch.setattr(desk.gallery, "vectors_of", counted)
+        monkeypatch.setattr(desk.gallery, "_embed", counted)
         with ThreadPoolExecutor(4) as threads:
             found = list(threads.map(lambda number: desk.find(asked(tmp_path, number), "ann", top=1), range(4)))
         assert sorted(seen) == [1, 1, 2, 4] and torch.get_num_threads() == 4
