@@ -150,6 +150,7 @@ class Desk:
             self._embedding += 1
             share = max(self._cores // self._embedding, 1)
         try:
+            torch.get_num_threads()  # what is set before a thread's first use of torch does not last
             torch.set_num_threads(share)  # of this thread
             return self.gallery.vectors_of([upload.pixels for upload in uploads])
         finally:
