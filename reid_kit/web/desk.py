@@ -29,6 +29,7 @@ class Desk:
         self.gallery, self.log = gallery, log
         self._lock, self._counting = threading.Lock(), threading.Lock()
         self._cores, self._embedding = torch.get_num_threads(), 0
+        gallery.model.eval()  # `embed` leaves a model in the mode it found, whoever else is at it
         self._write()  # a log that cannot be written is known before the first search
 
     def find(
