@@ -19,6 +19,7 @@ import torch
 import uvicorn
 
 from reid_kit.gallery import Entry, open_gallery
+from reid_kit.memory import keep_freed_memory
 from reid_kit.model.embedder import Embedder
 from reid_kit.web.desk import Desk
 from reid_kit.web.server import build_app, listen
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--backbone", default="resnet18")
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the command does
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), arguments)
 
