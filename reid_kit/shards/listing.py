@@ -20,7 +20,7 @@ from reid_kit.gallery.entries import Entry, checked, stamp_of
 from reid_kit.gallery.table import entry_of, read_entries
 from reid_kit.image_files import walk_images
 from reid_kit.reading import Member, parsing
-from reid_kit.shards.tars import read_samples
+from reid_kit.shards.tars import columns_of, read_samples
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -51,16 +51,22 @@ def items_of_tars(names: Sequence[str], on_bad_image: str) -> Iterator[Item]:
     """The samples of tars, one tar after the other; see `read_samples`. The path of an image is TAR/MEMBER.
 
     Args:
-        names: files, or patterns with {000..123}, *, ? or []. on_bad_image: "skip" leaves out what of a tar cannot be
-            read, and warns of it.
+        names: files, or patterns with {000..123}, *, ? or [].
+        on_bad_image: "skip" leaves out a sample whose texts cannot be read, or what of a tar cannot, and warns of it.
     """
     for tar in tars_of(names):
         left_out: list[str] = []
         try:
             stamp = stamp_of(tar)
-            for member, columns in read_samples(tar, left_out):
-                entry = entry_of(str(member), columns, str(member), tar)
-                yield Item(replace(checked(entry), stamp=stamp), member)
+            for member, texts in read_samples(tar, left_out):
+                try:
+                    entry = checked(entry_of(str(member), columns_of(texts), str(member), tar))
+                except InputError as error:
+                    if on_bad_image == "error":
+                        raise
+                    warn([f"left out: {error}"])
+                else:
+                    yield Item(replace(entry, stamp=stamp), member)
         except InputError as error:
             if on_bad_image == "error":
                 raise
@@ -115,7 +121,7 @@ def write_list(items: Iterable[Item], path: Path, size: int) -> dict:
     A shard is of `size` images or fewer, and of no more than one tar. In memory are 8 bytes a row.
 
     Raises:
-        InputError: an image, or a box of one, is listed twice.
+        InputError: there is no image; one, or a box of one, is listed twice.
     """
     digest, keys, shards, byte, tar = hashlib.sha256(), array("q"), [], 0, None
     with open(path, "wb") as file:
@@ -129,6 +135,8 @@ def write_list(items: Iterable[Item], path: Path, size: int) -> dict:
             digest.update(line)
             byte += len(line)
             keys.append(hash(item.entry.key))
+    if not keys:
+        raise InputError("there is no image to embed")
     refuse_repeated(np.frombuffer(keys, np.int64), path)
     return {"rows": len(keys), "sha256": digest.hexdigest(), "shards": shards}
 

@@ -3,10 +3,10 @@
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from reid_kit.errors import InputError
 from reid_kit.gallery.table import column_name
@@ -18,16 +18,16 @@ TEXT_LIMIT = 2**20  # bytes of such a member
 
 
 class Part(NamedTuple):
-    """A member of a tar: the key of its sample, its extension, where it lies, and its text where it is one of TEXTS."""
+    """A member of a tar: the key of its sample, its extension, and where it lies; of one of TEXTS also its content."""
 
     key: str
     extension: str
     member: Member
-    text: str | None
+    text: bytes | None
 
 
-def read_samples(tar: str | Path, left_out: list[str]) -> Iterator[tuple[Member, dict[str, str]]]:
-    """The image of each sample of a tar, and what is known of it by name: one at a time, whatever the tar holds.
+def read_samples(tar: str | Path, left_out: list[str]) -> Iterator[tuple[Member, list[Part]]]:
+    """The image of each sample of a tar, and the texts beside it: one at a time, whatever the tar holds.
 
     The key of a member is its path up to the first dot of its name, what follows is its extension: that of an image,
     `json` with names and values, `cls` with the identity, or `txt`.
@@ -36,15 +36,14 @@ def read_samples(tar: str | Path, left_out: list[str]) -> Iterator[tuple[Member,
         left_out: gets, at the end, what was not taken for a part of a sample with an image, in words.
 
     Raises:
-        InputError: the tar is missing, compressed, damaged or truncated, or holds no image; a sample has two images;
-            its texts cannot be read.
+        InputError: the tar is missing, compressed, damaged or truncated, or holds no image; a sample has two images.
     """
     found, others = 0, Counter[str]()
     for key, parts in groupby(_parts(tar), key=lambda part: part.key):
-        image, columns = None, {}
+        image, texts = None, []
         for part in parts:
             if part.text is not None:
-                columns |= columns_of(part)
+                texts.append(part)
             elif f".{part.extension}" not in SUFFIXES:
                 others[part.extension or "no extension"] += 1
             elif image is not None:
@@ -53,8 +52,8 @@ def read_samples(tar: str | Path, left_out: list[str]) -> Iterator[tuple[Member,
                 image = part.member
         if image is not None:
             found += 1
-            yield image, columns
-        elif columns:
+            yield image, texts
+        elif texts:
             others["texts without an image"] += 1
     if others:
         listed = ", ".join(f"{count:,} of {kind}" for kind, count in others.most_common(5))
@@ -64,14 +63,25 @@ def read_samples(tar: str | Path, left_out: list[str]) -> Iterator[tuple[Member,
         raise InputError(f"{tar} holds no image: no KEY.jpg or the like, where KEY has no dot{hint}")
 
 
-def columns_of(part: Part) -> dict[str, str]:
-    if part.extension != "json":
-        return {TEXTS[part.extension]: part.text.strip()}
-    values = parse_json(part.text, str(part.member))
-    if not isinstance(values, dict):
-        raise InputError(f'{part.member} must hold names and values, as {{"identity": "0002"}}')
-    known = ((name, v) for name, v in values.items() if v is not None)
-    return {column_name(name): v if isinstance(v, str) else json.dumps(v) for name, v in known}
+def columns_of(texts: Iterable[Part]) -> dict[str, str]:
+    """What the texts of a sample say, by the names of a table's columns.
+
+    Raises:
+        InputError: one is no text, or no JSON of names and values.
+    """
+    columns = {}
+    for part in texts:
+        with parsing(str(part.member), "text in UTF-8"):
+            text = part.text.decode()
+        if part.extension != "json":
+            columns[TEXTS[part.extension]] = text.strip()
+            continue
+        values = parse_json(text, str(part.member))
+        if not isinstance(values, dict):
+            raise InputError(f'{part.member} must hold names and values, as {{"identity": "0002"}}')
+        known = ((column_name(name), value) for name, value in values.items() if value is not None)
+        columns |= {name: value if isinstance(value, str) else json.dumps(value) for name, value in known}
+    return columns
 
 
 def _parts(tar: str | Path) -> Iterator[Part]:
@@ -83,19 +93,15 @@ def _parts(tar: str | Path) -> Iterator[Part]:
     ):
         while (info := members.next()) is not None:
             members.members.clear()  # it would keep them all
-            folder, _, name = info.name.removeprefix("./").rpartition("/")
-            stem, _, extension = name.partition(".")
+            name = info.name.removeprefix("./")
+            folder, _, base = name.rpartition("/")
+            stem, _, extension = base.partition(".")
+            extension = extension.lower()
             if info.isreg() and not info.issparse() and stem and not stem.startswith("__"):
-                extension = extension.lower()
-                text = _text(members.extractfile(info), info) if extension in TEXTS else None
-                member = Member(str(tar), info.name, info.offset_data, info.size)
+                is_text = extension in TEXTS and info.size <= TEXT_LIMIT
+                text = members.extractfile(info).read() if is_text else None
+                member = Member(str(tar), name, info.offset_data, info.size)
                 yield Part(f"{folder}/{stem}", extension, member, text)
         file.seek(members.offset)  # at a damaged header it stops as if that were the end, which is of zeros
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise tarfile.ReadError(f"no member begins at byte {members.offset:,}")
-
-
-def _text(file: IO[bytes], info: tarfile.TarInfo) -> str:
-    if info.size > TEXT_LIMIT:
-        raise ValueError(f"{info.name} has {info.size:,} bytes, at most {TEXT_LIMIT:,} were expected")
-    return file.read().decode()

@@ -10,7 +10,7 @@ import pytest
 from reid_kit.errors import InputError
 from reid_kit.reading import read_bytes
 from reid_kit.shards.listing import items_of_tars, tars_of
-from reid_kit.shards.tars import read_samples
+from reid_kit.shards.tars import columns_of, read_samples
 
 
 def write_tar(path, members, **options):
@@ -24,8 +24,8 @@ def write_tar(path, members, **options):
 
 def read(tar):
     left_out = []
-    found = [(member.name, read_bytes(member, "it", 1000), columns) for member, columns in read_samples(tar, left_out)]
-    return found, left_out
+    samples = list(read_samples(tar, left_out))
+    return [(member.name, read_bytes(member, "it", 1000), columns_of(texts)) for member, texts in samples], left_out
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -45,7 +45,7 @@ def test_samples_and_what_stands_beside_them(tmp_path, form):
     ]
     found, left_out = read(write_tar(tmp_path / "a.tar", members, format=form))
     assert found == [
-        ("./a.jpg", b"image a", {"identity": "0002", "camera": "3", "shelf": "[1]"}),
+        ("a.jpg", b"image a", {"identity": "0002", "camera": "3", "shelf": "[1]"}),
         ("x.y/b.png", b"image b", {"identity": "17", "txt": "ein Mann"}),
         (f"{long}.jpg", b"image c", {}),
     ]
@@ -96,6 +96,11 @@ def test_tars_that_cannot_be_used(tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             list(items_of_tars([str(tmp_path / f"{name}.tar")], "error"))
+    more = [("a.jpg", b"1"), ("a.json", b"{"), ("b.jpg", b"2"), ("b.cls", b"\xff"), ("c.jpg", b"3"), ("c.cls", b"7")]
+    tar = write_tar(tmp_path / "more.tar", more)
+    with pytest.warns(UserWarning, match="b.cls cannot be read.*UTF-8"):
+        (item,) = items_of_tars([str(tar)], "skip")
+    assert item.member.name == "c.jpg" and item.entry.identity == "7" and item.entry.source == str(tar)
 
 
 def test_patterns(tmp_path):
