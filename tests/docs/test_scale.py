@@ -32,7 +32,7 @@ def test_ray_data_gives_the_features_of_extract(demo_root, tmp_path, monkeypatch
 
     import recipe as module
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
         module.embed_table(str(tmp_path / "photos.csv"), given[1], str(tmp_path / "features"), workers=2)
     finally:
