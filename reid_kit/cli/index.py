@@ -72,7 +72,7 @@ def main(arguments: argparse.Namespace) -> None:
     if shards:
         parts = tqdm(shards, desc="shards", total=len(shards), unit="shard", disable=hidden)
         added = sum(gallery.add(part.entries, F.normalize(torch.from_numpy(part.features))) for part in parts)
-        print(f"{added:,} of {len(shards):,} shards")
+        print(f"{added:,} from {len(shards):,} shards")
     else:
         done = index_images(
             gallery,

@@ -18,6 +18,7 @@ from reid_kit.gallery.entries import Entry
 from reid_kit.reading import read_npz
 from reid_kit.shards.listing import Item, first_difference, read_list, write_list
 
+OTHERWISE = "Delete it, or choose another --shards"
 STAMP, LIST, KIND, VERSION = "shards.json", "list.jsonl", "shards of reid_kit", 1
 
 
@@ -54,7 +55,7 @@ def begin(folder: Path, plan: Mapping, items: Iterator[Item], size: int) -> None
     write_atomically(folder / STAMP, json.dumps({**about, "plan": plan, "list": listed}))
 
 
-def refuse_other(place: Path, found: Mapping, wanted: Mapping, hint: str = "Delete it, or choose another --shards"):
+def refuse_other(place: Path, found: Mapping, wanted: Mapping, hint: str = OTHERWISE) -> None:
     """
     Raises:
         InputError: what is `found` to be said of features is not what is `wanted`.
