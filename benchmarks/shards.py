@@ -113,7 +113,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    memory(arguments.rows)
+    if arguments.rows:
+        memory(arguments.rows)
     if arguments.backbone:
         rate(arguments.backbone, arguments.height, arguments.width, arguments.images, arguments.rounds)
 
