@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from reid_kit.errors import InputError
-from reid_kit.reading import read_bytes
+from reid_kit.reading import Member, read_bytes
 
 Box = tuple[float, float, float, float]
 LIMIT = 2**29  # bytes of an image file
@@ -21,9 +21,10 @@ SHIFT = 0.25  # pixels of the wanted size, at the most, by which rounding its si
 
 
 def read_image(
-    path: str | Path, box: Box | None = None, source: str | None = None, wanted: tuple[int, int] | None = None
+    path: str | Path | Member, box: Box | None = None, source: str | None = None, wanted: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an image file, cut to `box` (x1, y1, x2, y2 in pixels) after clipping it to the image.
+    """(H, W, 3) uint8 RGB of an image file, or of one in a tar, cut to `box` (x1, y1, x2, y2 in pixels) after clipping
+    it to the image.
 
     Args:
         source: the line of the list file that the box came from, for the error.
@@ -40,7 +41,7 @@ def read_image(
     return image if box is None else crop(image, box, f"{path}{f' ({source})' if source else ''}")
 
 
-def image_of(data: bytes, name: str | Path, wanted: tuple[int, int] | None = None) -> np.ndarray:
+def image_of(data: bytes, name: str | Path | Member, wanted: tuple[int, int] | None = None) -> np.ndarray:
     """(H, W, 3) uint8 RGB of the content of an image file, as `read_image` gives it; `name` is for the error.
 
     Raises:
@@ -162,7 +163,7 @@ def crop(image: np.ndarray, box: Box, name: str) -> np.ndarray:
     return image[y1:y2, x1:x2]
 
 
-def read_resized(path: str | Path, box: Box | None, source: str | None, size: tuple[int, int]) -> np.ndarray:
+def read_resized(path: str | Path | Member, box: Box | None, source: str | None, size: tuple[int, int]) -> np.ndarray:
     """An image file as `read_image` gives it, resized to `size` (height, width): what a network is shown of it."""
     return resize(read_image(path, box, source, wanted=size), *size)
 

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,42 +28,65 @@ def find_images(folder: str | Path) -> ImageFiles:
     Raises:
         InputError: the folder, or one below it, is missing or cannot be read, or there is no image.
     """
+    left_out: list[str] = []
+    return ImageFiles(list(walk_images(folder, left_out)), left_out)
+
+
+def walk_images(folder: str | Path, left_out: list[str]) -> Iterator[Path]:
+    """What `find_images` finds, one by one in the same order: in memory are the names of one folder and those above it.
+
+    Args:
+        left_out: gets, at the end, what was not taken for an image of the folder, in words.
+    """
     folder = Path(folder)
-    found: list[Path] = []
-    other: list[Path] = []
-    linked: list[Path] = []
+    found, links = 0, 0
+    kinds: Counter[str] = Counter()
+    first: dict[str, Path] = {}  # of the files, and of the links, that are left out
     seen: set[tuple[int, int]] = set()
-    waiting = [folder]
+    waiting = [iter([(folder, True)])]  # what stands in the folders on the way down, and whether it is a folder
     while waiting:
-        here = waiting.pop()
-        try:
-            place = os.stat(here)
-            if (place.st_dev, place.st_ino) in seen:  # a link back, or a second way to the same folder
-                linked.append(here)
-                continue
-            seen.add((place.st_dev, place.st_ino))
-            with os.scandir(here) as entries:
-                for entry in entries:
-                    path = here / entry.name
-                    if entry.name.startswith(".") or entry.name.lower() in LITTER:
-                        continue
-                    if entry.is_dir():
-                        waiting.append(path)
-                    else:
-                        (found if path.suffix.lower() in SUFFIXES else other).append(path)
-        except (OSError, ValueError) as error:
-            if isinstance(error, FileNotFoundError) and here is folder:
-                raise InputError(f"no folder {folder}; unpack the dataset again") from error
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            raise InputError(f"cannot read the folder {here} of images: {why}") from error
-    left_out = []
-    if other:
-        kinds = Counter(path.suffix.lower() or "no suffix" for path in other).most_common(5)
-        listed = ", ".join(f"{count:,} of {kind}" for kind, count in kinds)
-        left_out.append(f"{len(other):,} files in {folder} are left out, as they are no images ({listed}): {other[0]}")
-    if linked:
-        left_out.append(f"{len(linked):,} links in {folder} are left out, as they lead to where others do: {linked[0]}")
+        path, is_folder = next(waiting[-1], (None, False))
+        if path is None:
+            waiting.pop()
+        elif is_folder:
+            try:
+                place = os.stat(path)
+                if (place.st_dev, place.st_ino) in seen:  # a link back, or a second way to the same folder
+                    first.setdefault("link", path)
+                    links += 1
+                else:
+                    seen.add((place.st_dev, place.st_ino))
+                    waiting.append(_entries(path))
+            except (OSError, ValueError) as error:
+                if isinstance(error, FileNotFoundError) and path is folder:
+                    raise InputError(f"no folder {folder}; unpack the dataset again") from error
+                why = error.strerror if isinstance(error, OSError) else str(error)
+                raise InputError(f"cannot read the folder {path} of images: {why}") from error
+        elif path.suffix.lower() in SUFFIXES:
+            found += 1
+            yield path
+        else:
+            first.setdefault("file", path)
+            kinds[path.suffix.lower() or "no suffix"] += 1
+    if kinds:
+        listed = ", ".join(f"{count:,} of {kind}" for kind, count in kinds.most_common(5))
+        left_out.append(
+            f"{kinds.total():,} files in {folder} are left out, as they are no images ({listed}): {first['file']}"
+        )
+    if links:
+        left_out.append(f"{links:,} links in {folder} are left out, as they lead to where others do: {first['link']}")
     if not found:
         hint = f"; {left_out[0]}" if left_out else ""
         raise InputError(f"{folder} holds no image: no images below it have a suffix of {sorted(SUFFIXES)}{hint}")
-    return ImageFiles(sorted(found), left_out)
+
+
+def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """What stands in a folder, in the order of names, and whether it is a folder."""
+    names, folders = [], set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith(".") and entry.name.lower() not in LITTER:
+                names.append(entry.name)
+                if entry.is_dir():
+                    folders.add(entry.name)
+    return ((folder / name, name in folders) for name in sorted(names))

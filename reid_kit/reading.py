@@ -4,6 +4,7 @@ The tensors of checkpoints and weights are read in model/weights.py, images in i
 """
 
 import csv
+import io
 import json
 import math
 import os
@@ -16,7 +17,9 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,10 +43,22 @@ PARSER_ERRORS = (  # what parsers raise on random bytes; each library's own clas
     pickle.UnpicklingError,
 )
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # to open a pipe would wait
-TEXT_LIMIT = 2**28  # bytes of a list or a table
+TEXT_LIMIT = 2**28  # bytes of a list, or of a line of a table
 CORNERS = ("x1", "y1", "x2", "y2")  # columns of a table, in pixels
 TRIAL = 600  # seconds that scipy may take
 BOMB = 2**30, 200  # an array of more bytes that was packed to less than one in so many is not read
+
+
+class Member(NamedTuple):
+    """A file within a tar that is not compressed: `size` bytes of it, from `offset` on."""
+
+    tar: str
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.tar}/{self.name}"
 
 
 @contextmanager
@@ -68,14 +83,19 @@ def regular_file(path: str | Path, what: str) -> Path:
         return Path(path)
 
 
-def read_bytes(path: str | Path, what: str, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes; see `regular_file`."""
+def read_bytes(path: str | Path | Member, what: str, limit: int) -> bytes:
+    """The content of a regular file, or of one in a tar, of at most `limit` bytes; see `regular_file`."""
     failure = f"cannot read {what}"
-    with opened(path, failure) as (descriptor, size):
+    member = path if isinstance(path, Member) else None
+    with opened(member.tar if member else path, failure) as (descriptor, size):
+        size = member.size if member else size
         if size > limit:
             raise InputError(f"{failure}: it has {size:,} bytes, at most {limit:,} were expected")
         with open(descriptor, "rb", buffering=0, closefd=False) as file:
-            return file.readall()
+            if member is None:
+                return file.readall()
+            file.seek(member.offset)
+            return file.read(size)
 
 
 @contextmanager
@@ -124,16 +144,38 @@ def read_text(path: str | Path, what: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_table(path: Path, expected: str) -> list[tuple[int, list[str]]]:
-    """Number and fields, stripped, of each line that is not blank; the first is the header.
+def read_table(path: Path, expected: str) -> Iterator[tuple[int, list[str]]]:
+    """Number and fields, stripped, of each line that is not blank, one at a time; the first is the header.
 
     Fields are parted by comma, semicolon or tab, whichever the header has most of.
     """
-    text = read_text(path, f"the table {path}")
-    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)
+    lines = text_lines(path, f"the table {path}")
+    header = next(lines, "")
     with parsing(str(path), expected, csv.Error):
-        found = csv.reader(text.split("\n"), delimiter=delimiter, skipinitialspace=True)
-        return [(found.line_num, [field.strip() for field in fields]) for fields in found if any(fields)]
+        found = csv.reader(chain([header], lines), delimiter=max(",;\t", key=header.count), skipinitialspace=True)
+        for fields in found:
+            if any(fields):
+                yield found.line_num, [field.strip() for field in fields]
+
+
+def text_lines(path: str | Path, what: str) -> Iterator[str]:
+    """The lines of a file, as `read_text` reads it, without their ends, one at a time."""
+    with opened(path, f"cannot read {what}") as (descriptor, _), open(descriptor, "rb", closefd=False) as file:
+        encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        file.seek(0)
+        text, number = io.TextIOWrapper(file, encoding), 0
+        try:
+            while line := text.readline(TEXT_LIMIT):
+                number += 1
+                if "\0" in line or len(line) == TEXT_LIMIT:
+                    why = "it holds a zero byte" if "\0" in line else f"there are {TEXT_LIMIT:,} characters"
+                    raise InputError(f"{what} is no text: {why} in line {number}; save it as UTF-8")
+                yield line.removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{what} is not {encoding[:6].upper().rstrip('-')} text ({error.reason} after line {number}); save it "
+                f"as UTF-8"
+            ) from error
 
 
 def read_box(source: str, row: Mapping[str, str]) -> tuple[float, float, float, float] | None:

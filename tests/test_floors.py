@@ -19,6 +19,7 @@ BENEATH = {  # room -> what it may import beside itself
     "gallery": GROUND | {"model", "evaluation"},
     "web": GROUND | {"gallery"},
     "inference": GROUND | {"data", "model", "evaluation", "report"},
+    "shards": GROUND | {"data", "model", "evaluation", "gallery", "inference"},
 }
 
 

@@ -5,6 +5,10 @@ from collections.abc import Mapping, Sequence
 from reid_kit.config_keys import KEYS
 from reid_kit.errors import InputError
 
+OF_SHARDS = (
+    *("DATA.HEIGHT", "DATA.WIDTH", "DATA.WORKERS", "DATA.ON_BAD_IMAGE", "AUGMENT.ENLARGE", "TRAIN.DEVICE"),
+    *("TEST.BATCH_SIZE", "TEST.AMP", "TEST.METRIC", "TEST.FEATURE", "TEST.LEVELS", "TEST.FLIP"),
+)
 OF_THE_CACHE = ("DATA.CACHE", "DATA.CACHE_GB", "DATA.CACHE_FOLDER")
 OF_THE_RANKING = ("TEST.METRIC", "TEST.AVERAGE_PRECISION", "TEST.RANKS", "TEST.NMI", "TRAIN.DEVICE")
 OF_IMAGES = tuple(  # what a test or an extraction depends on

@@ -2,12 +2,15 @@
 
   python tools/extract.py --checkpoint runs/market_srt/best.pt --data market1501 --root datasets --output market.npz
   python tools/extract.py --checkpoint runs/market_srt/best.pt --images my/photos --output photos.safetensors
+  python tools/extract.py --checkpoint runs/market_srt/best.pt --tars 'photos-{000..123}.tar' --shards photos
+  torchrun --nproc-per-node 4 tools/extract.py --checkpoint runs/market_srt/best.pt --table photos.csv --shards photos
 
 The file holds `features` (N, D) float32 as the model's metric compares them (TEST.METRIC cosine: L2-normalised),
 `paths`, `model` and `notes`, JSON of how they were made and are measured; of a dataset also `identities` and `cameras`
 (-1: none), their names, and `split` ("query" or "gallery"). `tools/test.py --features FILE` evaluates it. In memory
 there are never the features of more than a part of the images. A run that was broken off goes on after its last whole
-part.
+part. --shards DIR takes any number of images and of processes: a file for each 10,000 of the images in list.jsonl; the
+same command writes those that are not there yet (docs/scale.md).
 """
 
 import argparse
@@ -24,6 +27,7 @@ from torch import nn
 
 from reid_kit.build import build_dataset, build_device, build_test_settings, open_model
 from reid_kit.cli.effective import OF_IMAGES, refuse_keys, refuse_options
+from reid_kit.cli.extract_shards import extract_shards
 from reid_kit.data.records import Protocol, Record
 from reid_kit.errors import InputError
 from reid_kit.evaluation.feature_files import SAVE, write_feature_file
@@ -43,13 +47,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="NAME", help="query and gallery of a dataset")
     parser.add_argument("--root", metavar="DIR", help="where the dataset is")
     parser.add_argument("--images", type=Path, metavar="DIR", help="all images below a folder")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="FILE.npz or FILE.safetensors")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="a table of images, as index takes it (--shards)")
+    parser.add_argument("--tars", nargs="+", metavar="FILE", help="tars as of WebDataset, or patterns (--shards)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="FILE.npz or FILE.safetensors")
+    parser.add_argument("--shards", type=Path, metavar="DIR", help="a folder of files in its place")
+    parser.add_argument("--shard-size", type=int, metavar="N", help="images of such a file (10,000)")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY VALUE", help="keys of reid_kit/config_keys.py and new values"
     )
 
 
 def main(arguments: argparse.Namespace) -> None:
+    if (arguments.output is None) == (arguments.shards is None):
+        raise InputError("give either --output FILE or --shards DIR")
+    if arguments.shards is not None:
+        extract_shards(arguments)
+        return
+    of_shards = {f"--{name.replace('_', '-')}": vars(arguments)[name] for name in ("table", "tars", "shard_size")}
+    refuse_options(of_shards, "--output FILE takes --data or --images; --shards DIR takes it")
     if (arguments.data is None) == (arguments.images is None):
         raise InputError("give either --data NAME or --images DIR")
     if arguments.images is not None:

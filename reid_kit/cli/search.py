@@ -85,13 +85,19 @@ def main(arguments: argparse.Namespace) -> None:
     if threshold is not None and arguments.threshold is None:
         rate = operating_point(gallery.description.thresholds, asked_rate(arguments)).false_match_rate
         print(f"of {gallery.count():,} entries about {rate * gallery.count():.1f} strangers lie within it by chance")
-    gone = {match.path for matches in found for match in matches if not os.path.exists(match.path)}
+    gone = {match.path for matches in found for match in matches if is_gone(match)}
     if gone:
         warnings.warn(f"{len(gone):,} files of matches are gone, as {min(gone)}; reid-kit index --prune", stacklevel=2)
     if arguments.output:
         height, width = gallery.description.height, gallery.description.width
         write(arguments.output, arguments.gallery, queries, found, nearest, threshold, said, (height, width))
         print(f"{arguments.output}: matches.csv, matches.json, matches.png")
+
+
+def is_gone(match: Match) -> bool:
+    """Whether an entry's file is no more; an image within a tar has that for its source."""
+    of_tar = match.path.startswith(f"{match.source}/") and os.path.isfile(match.source)
+    return not of_tar and not os.path.exists(match.path)
 
 
 def asked_rate(arguments: argparse.Namespace) -> float:

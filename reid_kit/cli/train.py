@@ -8,6 +8,7 @@ torchrun --nproc-per-node 4 tools/train.py --config configs/market_srt.yaml
 """
 
 import argparse
+import os
 from collections.abc import Collection
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -68,7 +69,13 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         dry_run(config)
     else:
-        train(config, arguments.resume)
+        train(config, arguments.resume or is_restarted(config))
+
+
+def is_restarted(config: CfgNode) -> bool:
+    """Whether torchrun starts its processes anew, after it lost one (--max-restarts), and the run has a checkpoint."""
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    return restarts > 0 and (Path(config.TRAIN.OUTPUT) / "last.pt").exists()
 
 
 def dry_run(config: CfgNode) -> None:

@@ -1,10 +1,10 @@
 """A model's features of a list of images."""
 
 import sys
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from reid_kit.precision import float32_products
@@ -16,7 +16,7 @@ BATCHES_HELD = 16  # whose features are fetched from the device at once: it woul
 @float32_products()
 def extract_features(
     model: nn.Module,
-    loader: DataLoader,
+    loader: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
     *,
     feature: str = "inference",
@@ -28,6 +28,7 @@ def extract_features(
     """Features of all images of a test loader, and the positions of their records.
 
     Args:
+        title: of the progress bar on a terminal; "" for none.
         cameras: (N,) numbers of the records' cameras, for a model that takes them.
 
     Returns:
@@ -37,7 +38,8 @@ def extract_features(
     training = model.training
     model.eval()
     features, positions, held = [torch.empty(0, model.embedding_size)], [torch.empty(0, dtype=torch.int64)], []
-    for images, indices in tqdm(loader, desc=title, unit="batch", leave=False, disable=not sys.stderr.isatty()):
+    hidden = not (title and sys.stderr.isatty())
+    for images, indices in tqdm(loader, desc=title, unit="batch", leave=False, disable=hidden):
         images = images.to(device, non_blocking=True)
         views = [images, images.flip(-1)] if flip else [images]
         known = [] if cameras is None else [cameras[indices].to(device)]

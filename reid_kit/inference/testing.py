@@ -59,11 +59,15 @@ class TestSettings:
     cameras: bool = True  # tell a model that takes cameras those of the images; they are those of its own dataset
     histogram: bool = False  # also count the distances, which a report shows
 
-    def of_features(self) -> str:
-        """What the features depend on, beside the weights, in words."""
+    def of_features(self, cut: str = "") -> str:
+        """What the features depend on, beside the weights, in words.
+
+        Args:
+            cut: what is cut out of an image, where `use_box` does not say it.
+        """
         levels = f" of levels {' + '.join(self.levels)}" if self.levels else ""
         centre = f" cut from {self.enlarge:g} times as many" if self.enlarge != 1 else ""
-        cut = "box cut out" if self.use_box else "whole image"
+        cut = cut or ("box cut out" if self.use_box else "whole image")
         flip = "mean with the mirror image" if self.flip else "no flip"
         network = f"network in {'bfloat16' if self.autocast else 'float32'}"
         size = f"{self.height} x {self.width} pixels{centre}"

@@ -235,7 +235,7 @@ def test_a_backbone_without_training(home, demo_root, tmp_path, monkeypatch, cap
         ),
         ("search people --checkpoint MODEL --image PHOTO --threshold nan", "--threshold lies on the cosine distance"),
         ("search people --checkpoint MODEL --image PHOTO --threshold 1 --false-match-rate 0.1", "not both"),
-        ("index people --checkpoint MODEL", "give one of --images DIR, --table FILE and --data NAME"),
+        ("index people --checkpoint MODEL", "give one of --images DIR, --table FILE, --data NAME and"),
         ("index people --checkpoint OTHER --images PHOTOS", "was made by another model"),
         ("index people --checkpoint MODEL --images PHOTOS TEST.FLIP true", "has flip False, asked for was True"),
         ("index people --checkpoint MODEL --images PHOTOS --ann hnsw", "entries need no approximate index"),

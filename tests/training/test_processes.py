@@ -6,6 +6,8 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 from reid_kit.build import build_dataset, build_trainer
+from reid_kit.cli import train as train_command
+from reid_kit.cli.main import run
 from reid_kit.config import load_config
 from reid_kit.distributed import in_agreement
 from reid_kit.errors import InputError
@@ -72,3 +74,14 @@ def test_processes_go_on_or_end_together_and_one_says_why(folder):
     first, second = (torch.load(folder / f"agreements{rank}.pt") for rank in range(2))
     assert first == ["well", "SystemExit(2)", "InputError('of 0')"]
     assert second == ["well", "InputError('of 1')", "SystemExit(2)"]
+
+
+def test_a_run_that_torchrun_starts_anew_goes_on(tmp_path, monkeypatch):
+    resumed = []
+    monkeypatch.setattr(train_command, "start_processes", lambda: None)
+    monkeypatch.setattr(train_command, "train", lambda config, resume: resumed.append(resume))
+    for restarts, checkpoint in ((None, True), ("0", True), ("1", False), ("1", True)):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts) if restarts else None
+        (tmp_path / "last.pt").touch() if checkpoint else (tmp_path / "last.pt").unlink()
+        run("train", ["--config", "market_srt", "TRAIN.OUTPUT", str(tmp_path)])
+    assert resumed == [False, False, False, True]

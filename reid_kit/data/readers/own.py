@@ -161,7 +161,7 @@ def read_rows(file: Path, drawn: bool = False) -> list[Row]:
     Args:
         drawn: it has no column `split`.
     """
-    lines = read_table(file, f"a table {HEADER}")
+    lines = list(read_table(file, f"a table {HEADER}"))
     names = [name.lower() for name in lines[0][1]] if lines else []
     wrong = [name for name in names if name not in COLUMNS or names.count(name) > 1]
     missing = [name for name in COLUMNS[: 2 if drawn else 3] if name not in names]
