@@ -8,7 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
 
-from reid_kit.errors import InputError
+from reid_kit.errors import InputError, shortened
 from reid_kit.web.desk import TOP, Desk
 from reid_kit.web.tiles import found_html, same_html
 from reid_kit.web.uploads import read_uploads, uploaded
@@ -26,7 +26,7 @@ def build_page(desk: Desk, folder: Path) -> gr.Blocks:
     def find(files, camera, identity, threshold, top, pool, request: gr.Request):
         with answering():
             uploads = read_uploads(files, folder)
-            about = {"camera": camera or (), "identity": identity or (), "threshold": threshold}
+            about = {"camera": camera or (), "identity": identity or (), "threshold": threshold_of(threshold)}
             return desk.find(uploads, who(request), **about, top=int(top or 0), pool=bool(pool)), uploads
 
     def find_shown(files, camera, identity, threshold, top, pool, request: gr.Request):
@@ -44,7 +44,7 @@ def build_page(desk: Desk, folder: Path) -> gr.Blocks:
     def same(first, second, threshold, request: gr.Request):
         with answering():
             uploads = read_uploads([file for file in (first, second) if file], folder)
-            return desk.same(uploads, who(request), threshold), uploads
+            return desk.same(uploads, who(request), threshold_of(threshold)), uploads
 
     def same_shown(first, second, threshold, request: gr.Request):
         return same_html(*same(first, second, threshold, request))
@@ -77,14 +77,14 @@ def build_page(desk: Desk, folder: Path) -> gr.Blocks:
         for point in points
     }
     start = desk.threshold()
-    start = start if start is None else round(start, 4)
 
-    def threshold_inputs():
-        number = gr.Number(start, label="Threshold on the distance", info="empty: only ranked", minimum=0, step=0.01)
+    def threshold_inputs():  # text, as gradio's Number shows and sends 0 where it was given None
+        text = "" if start is None else f"{start:.4f}"
+        field = gr.Textbox(text, label="Threshold on the distance", info="empty: only ranked")
         if rates:
             choice = gr.Dropdown(list(rates), value=None, label="… or by its rates", info="measured, per pair")
-            choice.input(lambda name: round(rates[name], 4), choice, number, api_visibility="private", queue=False)
-        return number
+            choice.input(lambda name: f"{rates[name]:.4f}", choice, field, api_visibility="private", queue=False)
+        return field
 
     with gr.Blocks(title="reid_kit", analytics_enabled=False, delete_cache=(600, KEPT)) as page:
         gr.Markdown("# reid_kit: search a gallery")
@@ -127,6 +127,18 @@ def build_page(desk: Desk, folder: Path) -> gr.Blocks:
         button.click(delete, [image, box], answer, api_name="delete")
         page.load(menus, None, [holds, camera, identity], api_visibility="private")
     return page.queue(max_size=1000, default_concurrency_limit=4)
+
+
+def threshold_of(text: str | float | None) -> float | None:
+    """What stands in the field, or came over HTTP; None where it is empty.
+
+    Raises:
+        InputError: it is no number.
+    """
+    try:
+        return None if text in (None, "") else float(text)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"threshold {shortened(text)}; expected a number, or nothing to rank alone") from error
 
 
 def upload(label: str, folder: Path, count: str = "single") -> gr.File:

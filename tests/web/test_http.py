@@ -224,6 +224,8 @@ def test_a_person_goes_through_chromium(served, tmp_path):
         first = page.locator(".reid figure:nth-child(2)")
         first.wait_for()
         assert "1.1 person 11" in first.inner_text() and "0.0000" in first.inner_text()
+        assert page.get_by_label("Threshold on the distance").first.input_value() == ""  # the gallery has none
+        assert "not judged" in first.inner_text()
         assert first.locator("img").evaluate("image => image.naturalHeight") > 100
         page.get_by_label("Delete an entry, by its number").click()
         page.get_by_role("option", name="1.1 person 11 c1").click()
