@@ -34,7 +34,9 @@ def test_best_weights_are_chosen_on_identities_held_out(tmp_path, demo_root, cap
     assert "checkpoint: best on held-out training identities, a share of 0.25, fold 0" in results["protocol"]
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     held_out = [line["mAP"] for line in lines if line["kind"] == "test"]
-    assert len(held_out) == 2 and best["metrics"]["mAP"] == max(held_out) != results["mAP"]
+    last = load_checkpoint(tmp_path / "run/last.pt")
+    assert len(held_out) == 2 and last["training"]["best_mAP"] == max(held_out) != results["mAP"]
+    assert best["metrics"]["mAP"] == results["mAP"] and best["protocol"] == results["protocol"]
     low, high = results["intervals"]["mAP"]
     assert low < results["mAP"] < high
     assert "95 % intervals: mAP" in (tmp_path / "run/results.md").read_text()
