@@ -130,14 +130,11 @@ def is_file(path: Path) -> bool:
 def read_text(path: str | Path, what: str) -> str:
     """The text of a file in UTF-8, or in UTF-16 with its mark, as spreadsheets save it; line ends as \\n."""
     data = read_bytes(path, what, TEXT_LIMIT)
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    encoding = _encoding(data)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{what} is not {encoding[:6].upper().rstrip('-')} text ({error.reason} at byte {error.start}); save it as "
-            f"UTF-8"
-        ) from error
+        raise _undecodable(what, encoding, f"{error.reason} at byte {error.start}") from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise InputError(f"{what} is no text: it holds a zero byte in line {line}; save it as UTF-8")
@@ -161,7 +158,7 @@ def read_table(path: Path, expected: str) -> Iterator[tuple[int, list[str]]]:
 def text_lines(path: str | Path, what: str) -> Iterator[str]:
     """The lines of a file, as `read_text` reads it, without their ends, one at a time."""
     with opened(path, f"cannot read {what}") as (descriptor, _), open(descriptor, "rb", closefd=False) as file:
-        encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        encoding = _encoding(file.read(2))
         file.seek(0)
         text, number = io.TextIOWrapper(file, encoding), 0
         try:
@@ -172,10 +169,16 @@ def text_lines(path: str | Path, what: str) -> Iterator[str]:
                     raise InputError(f"{what} is no text: {why} in line {number}; save it as UTF-8")
                 yield line.removesuffix("\n")
         except UnicodeDecodeError as error:
-            raise InputError(
-                f"{what} is not {encoding[:6].upper().rstrip('-')} text ({error.reason} after line {number}); save it "
-                f"as UTF-8"
-            ) from error
+            raise _undecodable(what, encoding, f"{error.reason} after line {number}") from error
+
+
+def _encoding(start: bytes) -> str:
+    """Of a text that begins so."""
+    return "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+
+
+def _undecodable(what: str, encoding: str, why: str) -> InputError:
+    return InputError(f"{what} is not {encoding[:6].upper().rstrip('-')} text ({why}); save it as UTF-8")
 
 
 def read_box(source: str, row: Mapping[str, str]) -> tuple[float, float, float, float] | None:

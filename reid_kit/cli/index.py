@@ -62,9 +62,9 @@ def main(arguments: argparse.Namespace) -> None:
     model, config, _ = open_model(
         arguments.checkpoint, arguments.config, arguments.overrides, arguments.data, arguments.root
     )
-    shards = None if arguments.shards is None else finished_shards(arguments, model, config.TEST.FLIP)
-    entries = [] if shards else find_entries(arguments, config)
     flip = config.TEST.FLIP
+    shards = None if arguments.shards is None else finished_shards(arguments, model, flip)
+    entries = [] if shards else find_entries(arguments, config)
     gallery = open_gallery(arguments.gallery, model, flip=flip, number_type=arguments.number_type)
     if arguments.ann and not isinstance(gallery, FolderGallery):
         raise InputError(f"--ann is for galleries in folders; {arguments.gallery} has indexes of its own")

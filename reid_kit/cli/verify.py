@@ -12,6 +12,7 @@ from reid_kit.cli.search import threshold_of
 from reid_kit.cli.threshold_arguments import add_threshold_arguments
 from reid_kit.gallery import open_gallery
 from reid_kit.gallery.address import describe_model
+from reid_kit.gallery.calibration import same_or_not
 from reid_kit.gallery.entries import EMBED_DISTANCES
 
 
@@ -32,7 +33,5 @@ def main(arguments: argparse.Namespace) -> None:
     else:
         about = open_gallery(arguments.gallery, model).description
     threshold, said = threshold_of(arguments, about)
-    a, b = model.embed(arguments.images, flip=about.flip).double()
-    distance = float(1 - a @ b if about.metric == "cosine" else (a - b).norm())
-    same = "not judged" if threshold is None else "same" if distance <= threshold else "different"
-    print(f"{same}: {EMBED_DISTANCES[about.metric]} {distance:.4f}\n{said}")
+    verdict, distance = same_or_not(model.embed(arguments.images, flip=about.flip), about.metric, threshold)
+    print(f"{verdict}: {EMBED_DISTANCES[about.metric]} {distance:.4f}\n{said}")

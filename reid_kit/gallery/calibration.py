@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from reid_kit.errors import InputError
 from reid_kit.evaluation.retrieval import evaluate_retrieval
@@ -25,6 +26,13 @@ class Calibration:
     identities: int
     pairs_of: str
     negatives: int
+
+
+def same_or_not(pair: Tensor, metric: str, threshold: float | None) -> tuple[str, float]:
+    """Of (2, D) L2-normalised vectors: "same", "different" or, without a threshold, "not judged"; their distance."""
+    a, b = pair.double()
+    distance = float(1 - a @ b if metric == "cosine" else (a - b).norm())
+    return "not judged" if threshold is None else "same" if distance <= threshold else "different", distance
 
 
 def calibrate(gallery: Gallery, rates: Sequence[float], most: int = MOST) -> Calibration:

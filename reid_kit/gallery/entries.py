@@ -132,6 +132,17 @@ def stamp_of(path: str) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
+def stamped(entry: Entry, on_bad_image: str) -> Entry:
+    """By its absolute path, with the file's stamp; with "skip" a missing file is left to be skipped when it is read."""
+    entry = checked(replace(entry, path=os.path.abspath(entry.path)))
+    try:
+        return replace(entry, stamp=stamp_of(entry.path))
+    except InputError:
+        if on_bad_image == "error":
+            raise
+        return entry
+
+
 def box_text(box: Iterable[float] | None) -> str:
     return "" if box is None else " ".join(f"{float(value):.10g}" for value in box)
 

@@ -1,11 +1,10 @@
 """Bringing a gallery up to date with a list of images: what is new or changed is embedded, the rest is left."""
 
-import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from reid_kit.errors import InputError
-from reid_kit.gallery.entries import Entry, checked, stamp_of
+from reid_kit.gallery.entries import Entry, stamped
 from reid_kit.gallery.gallery import Gallery
 
 RELABELLED = 512  # at a time
@@ -43,15 +42,8 @@ def index_images(
         InputError: an image that is listed twice or cannot be read; another process writes.
     """
     by_key: dict[tuple[str, str], Entry] = {}
-    missing = 0
     for entry in wanted:
-        entry = checked(replace(entry, path=os.path.abspath(entry.path)))
-        try:
-            entry = replace(entry, stamp=stamp_of(entry.path))
-        except InputError:
-            if on_bad_image == "error":
-                raise
-            missing += 1
+        entry = stamped(entry, on_bad_image)
         if entry.key in by_key:
             raise InputError(f"{entry.path} stands twice among the images to index; give boxes, or take one out")
         by_key[entry.key] = entry

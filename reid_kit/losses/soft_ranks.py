@@ -33,11 +33,12 @@ class _SoftRanks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:
-        ctx.half = _half_width(rows)
-        if ctx.half is not None:
-            ctx.save_for_backward(rows, None)
-            return _sums(rows, torch.ones_like(rows)[:, None], torch.sigmoid, ctx.half)[:, 0] + 0.5
-        powers = _powers(rows)
+        middle, ctx.half = _span(rows)
+        ctx.by_polynomials = _is_long(rows, ctx.half)
+        if ctx.by_polynomials:
+            ctx.save_for_backward(rows, middle)
+            return _sums(rows, torch.ones_like(rows)[:, None], torch.sigmoid, middle, ctx.half)[:, 0] + 0.5
+        powers = (rows - middle).exp_() if 2 * ctx.half < WIDEST else None
         ctx.save_for_backward(rows, powers)
         ranks = torch.empty_like(rows)
         for anchors, part in _tiles(rows):
@@ -51,11 +52,12 @@ class _SoftRanks(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> Tensor:
-        rows, powers = ctx.saved_tensors
+        rows, saved = ctx.saved_tensors
         weights = torch.stack([torch.ones_like(gradient), gradient], dim=1)
-        if ctx.half is not None:
-            total, weighted = _sums(rows, weights, _slope, ctx.half).unbind(1)
+        if ctx.by_polynomials:
+            total, weighted = _sums(rows, weights, _slope, saved, ctx.half).unbind(1)
             return gradient * total - weighted
+        powers = saved
         if powers is not None:
             weights.mul_(powers[:, None])
         result = torch.empty_like(rows)
@@ -72,12 +74,12 @@ class _SoftRanks(torch.autograd.Function):
         return result if powers is None else result.mul_(powers)
 
 
-def _powers(rows: Tensor) -> Tensor | None:
-    """exp of each row around its middle; None where that, or its square, could leave float32, and on a GPU."""
+def _span(rows: Tensor) -> tuple[Tensor | None, float]:
+    """(A, 1) the middle of each row, and half the longest, above 0; on a GPU not known, and taken for infinite."""
     if rows.device.type != "cpu" or not rows.numel():  # to look at the distances would be to wait for the GPU
-        return None
+        return None, math.inf
     least, most = rows.aminmax(dim=1, keepdim=True)
-    return (rows - (least + most) / 2).exp_() if (most - least).amax() < WIDEST else None
+    return (least + most) / 2, max((most - least).amax().item() / 2, 1e-3)
 
 
 def _inverse_sums(left: Tensor, right: Tensor) -> Tensor:
@@ -103,14 +105,10 @@ def _tiles(rows: Tensor) -> Iterator[tuple[slice, slice]]:
 # of long lists
 
 
-def _half_width(rows: Tensor) -> float | None:
-    """Half of the longest row, in temperatures, where polynomials are the faster way; else None, and on a GPU."""
-    if rows.device.type != "cpu" or not rows.numel() or rows.dtype not in TOLERANCE:
-        return None
-    least, most = rows.aminmax(dim=1)
-    half = max((most - least).amax().item() / 2, 1e-3)
-    fits = half < rows.shape[1] and LENGTH_A_DEGREE * _degree(half, rows.dtype) <= rows.shape[1]
-    return half if fits else None
+def _is_long(rows: Tensor, half: float) -> bool:
+    """Whether polynomials are the faster way."""
+    length = rows.shape[1]
+    return rows.dtype in TOLERANCE and half < length and LENGTH_A_DEGREE * _degree(half, rows.dtype) <= length
 
 
 def _degree(half: float, dtype: torch.dtype) -> int:
@@ -121,7 +119,7 @@ def _degree(half: float, dtype: torch.dtype) -> int:
     return FACTOR * math.ceil(-math.log(TOLERANCE[dtype]) / math.asinh(math.pi / half) / FACTOR)
 
 
-def _sums(rows: Tensor, weights: Tensor, kernel: Callable[[Tensor], Tensor], half: float) -> Tensor:
+def _sums(rows: Tensor, weights: Tensor, kernel: Callable[[Tensor], Tensor], middle: Tensor, half: float) -> Tensor:
     """(A, W, G): sum over k of w_k * kernel(d_j - d_k) for each of W weightings (A, W, G) and each j of a row.
 
     With kernel(x - y) = sum over l, m of c_lm p_l(x) p_m(y) the sums over k are taken once for each polynomial p_m, and
@@ -133,14 +131,13 @@ def _sums(rows: Tensor, weights: Tensor, kernel: Callable[[Tensor], Tensor], hal
     at_nodes = (low[:, None] * high).flatten(0, 1).mT
     c = torch.linalg.solve(at_nodes, kernel(half * (nodes[:, None] - nodes)))
     c = torch.linalg.solve(at_nodes, c.mT)  # of l and m, transposed
-    middle = (rows.amin(1, keepdim=True) + rows.amax(1, keepdim=True)) / 2
-    sums = torch.empty_like(weights)
-    for part in torch.arange(len(rows)).split(max(1, BLOCK["cpu"] // (4 * FACTOR * rows.shape[1]))):
-        low, high = _polynomials((rows[part].double() - middle[part]) / half, degree)
+    sums, anchors = torch.empty_like(weights), max(1, BLOCK["cpu"] // (4 * FACTOR * rows.shape[1]))
+    for row, weight, centre, found in zip(*(each.split(anchors) for each in (rows, weights, middle, sums))):
+        low, high = _polynomials((row.double() - centre) / half, degree)
         low, high = low[:, None], high[:, None]
-        moments = (weights[part, :, None].double() * low) @ high.mT
+        moments = (weight[:, :, None].double() * low) @ high.mT
         values = (moments.flatten(2) @ c).unflatten(2, (FACTOR, -1)) @ high
-        sums[part] = (values * low).sum(2).to(sums.dtype)
+        found.copy_((values * low).sum(2))
     return sums
 
 

@@ -7,7 +7,6 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 CHANNELS = (64, 256, 384, 512)  # of the stem and the three stages, at width 1
-SCALES = 4  # streams of a block: of 1, 2, 3 and 4 light convolutions, which see 3, 5, 7 and 9 pixels
 
 
 class Convolution(nn.Module):
@@ -50,15 +49,17 @@ class Gate(nn.Module):
 
 
 class Block(nn.Module):
-    """The omni-scale residual block (figure 4): streams of several scales, summed by one gate that all share."""
+    """The omni-scale residual block (figure 4): streams of 1, 2, 3 and 4 light convolutions, which see 3, 5, 7 and 9
+    pixels, summed by one gate that all share."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         middle = outputs // 4
         self.conv1 = Convolution(inputs, middle)
         self.conv2a = LightConvolution(middle)
-        for scale, letter in enumerate("bcd"[: SCALES - 1], start=2):
-            self.add_module(f"conv2{letter}", nn.Sequential(*(LightConvolution(middle) for _ in range(scale))))
+        self.conv2b, self.conv2c, self.conv2d = (
+            nn.Sequential(*(LightConvolution(middle) for _ in range(length))) for length in (2, 3, 4)
+        )
         self.gate = Gate(middle)
         self.conv3 = Convolution(middle, outputs, relu=False)
         self.downsample = Convolution(inputs, outputs, relu=False) if inputs != outputs else nn.Identity()

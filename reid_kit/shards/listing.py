@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reid_kit.errors import InputError
-from reid_kit.gallery.entries import Entry, checked, stamp_of
+from reid_kit.gallery.entries import Entry, checked, stamp_of, stamped
 from reid_kit.gallery.table import entry_of, read_entries
 from reid_kit.image_files import walk_images
 from reid_kit.reading import Member, parsing
@@ -44,7 +44,7 @@ def items_of_folder(folder: Path, on_bad_image: str) -> Iterator[Item]:
 def items_of_table(file: Path, on_bad_image: str) -> Iterator[Item]:
     """The rows of a table; see `gallery.table.read_entries`."""
     for entry in read_entries(file):
-        yield Item(stamped(replace(entry, path=os.path.abspath(entry.path)), on_bad_image))
+        yield Item(stamped(entry, on_bad_image))
 
 
 def items_of_tars(names: Sequence[str], on_bad_image: str) -> Iterator[Item]:
@@ -98,16 +98,6 @@ def expanded(name: str) -> Iterator[str]:
     first, last = match.groups()
     for number in range(int(first), int(last) + 1):
         yield from expanded(f"{name[: match.start()]}{number:0{len(first)}}{name[match.end() :]}")
-
-
-def stamped(entry: Entry, on_bad_image: str) -> Entry:
-    """With the file's stamp; a missing file is an error here, or left to be skipped when it is read."""
-    try:
-        return replace(checked(entry), stamp=stamp_of(entry.path))
-    except InputError:
-        if on_bad_image == "error":
-            raise
-        return entry
 
 
 def warn(notes: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from reid_kit.errors import InputError
-from reid_kit.gallery.calibration import FALSE_MATCH_RATE, operating_point, rates_of
+from reid_kit.gallery.calibration import FALSE_MATCH_RATE, operating_point, rates_of, same_or_not
 from reid_kit.gallery.entries import EMBED_DISTANCES, Entry, box_of_text, box_text
 from reid_kit.gallery.gallery import Gallery
 from reid_kit.web.uploads import Upload
@@ -93,9 +93,7 @@ class Desk:
         if len(uploads) != 2:
             raise InputError(f"two pictures are compared, got {len(uploads)}")
         said = self.rates(threshold)
-        a, b = self._vectors_of(uploads).double()
-        distance = float(1 - a @ b if self.gallery.description.metric == "cosine" else (a - b).norm())
-        verdict = "not judged" if threshold is None else "same" if distance <= threshold else "different"
+        verdict, distance = same_or_not(self._vectors_of(uploads), self.gallery.description.metric, threshold)
         shown = {"verdict": verdict, "distance": distance}
         self._write(who, "same", pictures=[upload.sha256 for upload in uploads], threshold=threshold, shown=shown)
         return {"threshold": threshold, "about": said, **shown}

@@ -7,6 +7,10 @@ from reid_kit.losses import soft_ranks
 from tests.losses.pair_oracles import clustered
 
 
+def by_polynomials(rows):
+    return soft_ranks._is_long(rows, soft_ranks._span(rows)[1])
+
+
 def naive(rows, temperature):
     return 0.5 + torch.sigmoid((rows[:, :, None] - rows[:, None, :]) / temperature).sum(2)
 
@@ -32,7 +36,7 @@ def test_polynomials_are_the_sum(kind, temperature, monkeypatch):
     rows = ROWS[kind][:, torch.randperm(ROWS[kind].shape[1], generator=torch.Generator().manual_seed(0))]
     weights = torch.randn(rows.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(soft_ranks, "LENGTH_A_DEGREE", 0)
-    assert soft_ranks._half_width(rows / temperature) is not None
+    assert by_polynomials(rows / temperature)
     expected, expected_gradient = outcome(lambda r: naive(r, temperature), rows, weights)
     ranks, gradient = outcome(lambda r: soft_ranks.soft_ranks(r, temperature), rows, weights)
     torch.testing.assert_close(ranks, expected, rtol=1e-11, atol=1e-11)
@@ -44,11 +48,11 @@ def test_polynomials_are_the_sum(kind, temperature, monkeypatch):
 
 def test_a_long_list_takes_polynomials_and_a_short_or_wide_one_tiles():
     def ways(*shape, span=1.0):
-        return soft_ranks._half_width(torch.rand(*shape) * span) is not None
+        return by_polynomials(torch.rand(*shape) * span)
 
     assert ways(2, 8192, span=20) and not ways(2, 72, span=20) and not ways(2, 1000, span=1e4)
-    assert soft_ranks._half_width(torch.tensor([[0.0, float("nan")]]).repeat(1, 500)) is None
-    assert soft_ranks._half_width(torch.tensor([[0.0, float("inf")]]).repeat(1, 500)) is None
+    assert not by_polynomials(torch.tensor([[0.0, float("nan")]]).repeat(1, 500))
+    assert not by_polynomials(torch.tensor([[0.0, float("inf")]]).repeat(1, 500))
 
 
 def test_polynomials_hold_no_more_than_a_block(monkeypatch):

@@ -229,6 +229,16 @@ def test_a_source_that_changes_is_noticed(home, tmp_path, capsys):
         assert re.search(words, capsys.readouterr().err)
 
 
+def test_a_name_that_is_no_text_is_told(home, tmp_path, capsys):
+    """Whatever is to become of images that cannot be read: the list could not hold it."""
+    shutil.copytree(home / "photos", tmp_path / "photos")
+    (tmp_path / "photos" / os.fsdecode(b"\xff.jpg")).write_bytes(b"")
+    arguments = extraction(home, tmp_path / "s", "images")
+    arguments[3] = str(tmp_path / "photos")
+    assert run("extract", [*arguments, "DATA.ON_BAD_IMAGE", "skip"]) == 2
+    assert "its name is not UTF-8 text; rename it" in capsys.readouterr().err
+
+
 def test_images_that_cannot_be_read(home, tmp_path, capsys):
     """In a shard of which nothing is left, in another, and within a tar."""
     shutil.copytree(home / "photos", tmp_path / "photos")
