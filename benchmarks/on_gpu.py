@@ -157,7 +157,7 @@ def trainer_of(device: torch.device, sizes: Sizes, *overrides: str) -> tuple[Tra
     torch.manual_seed(0)
     if device.type == "cuda":
         choose_algorithms(config.TRAIN.DETERMINISTIC)
-    model = build_model(config).to(device, memory_format=torch.channels_last)
+    model = build_model(config).to(device)
     if config.TRAIN.COMPILE:
         model.backbone.compile()
     objective = build_objective(config, 100, model).to(device)

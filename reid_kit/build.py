@@ -276,8 +276,7 @@ def build_trainer(
     if device.type == "cuda":
         choose_algorithms(config.TRAIN.DETERMINISTIC)
     labels = label_map(dataset.train)
-    model = build_model(config, cameras=training_cameras(config, dataset))
-    model = model.to(device, memory_format=torch.channels_last)
+    model = build_model(config, cameras=training_cameras(config, dataset)).to(device)
     objective = build_objective(config, len(labels), model).to(device)
     if world_size() > 1:
         model = synchronize_batch_norm(model, device)

@@ -180,19 +180,23 @@ def process_share(count: int) -> slice:
 
 
 @contextmanager
-def exact_products(device: torch.device = CPU) -> Iterator[ThreadPoolExecutor]:
+def exact_products(device: torch.device = CPU, most: int | None = None) -> Iterator[ThreadPoolExecutor]:
     """Matrix products in full float32, whatever the process has chosen for training.
 
-    Yields threads, one for each core that torch may use, in which torch uses one core. They do on a CPU what takes
-    long: the threads of a product on all cores would spin for a while after it and hold up what follows. On another
-    device their `map` works in the calling thread, on whose stream the device's work stands in order.
+    Yields threads, one for each core that torch may use and at most `most`, in which torch uses one core. They do on a
+    CPU what takes long: the threads of a product on all cores would spin for a while after it and hold up what follows.
+    Instead of a single thread, and on another device, on whose stream the device's work stands in order, their `map`
+    works in the calling one.
     """
     cores = torch.get_num_threads()
-    if device.type == "cpu":
-        threads = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
+    used = min(cores, most or cores)
+    if device.type == "cpu" and used > 1:
+        threads = ThreadPoolExecutor(used, initializer=torch.set_num_threads, initargs=(1,))
     else:
         threads = nullcontext(SimpleNamespace(map=map))
     try:
+        if device.type == "cpu" and used == 1:
+            torch.set_num_threads(1)
         with float32_products(), torch.inference_mode(), threads as given:
             yield given
     finally:

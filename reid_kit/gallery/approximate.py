@@ -22,7 +22,7 @@ RECALL, NEAREST = 0.99, 10
 SAMPLE = 200  # entries whose nearest are compared
 EFFORTS = {"hnsw": (16, 32, 64, 128, 256, 512, 1024), "ivfpq": (1, 2, 4, 8, 16, 32, 64, 128, 256)}
 CANDIDATES = 4  # times as many as are asked for, as codes round
-NEIGHBOURS, BUILD_EFFORT = 32, 80  # of hnsw
+NEIGHBOURS, BUILD_EFFORT = 32, 200  # of hnsw
 TRAINED_ON = 100_000  # entries
 ADDED = 65536  # entries at a time
 

@@ -28,7 +28,8 @@ def nearest_rows(distances: FeatureDistances, count: int, allowed: np.ndarray | 
     Args:
         allowed: (G,) bool, the rows to look among; None is all.
     """
-    with exact_products(distances.device) as threads:
+    small = distances.queries * distances.gallery <= PARTS
+    with exact_products(distances.device, 1 if small else None) as threads:  # starting several would take longer
         parts = [
             _nearest_of_block(distances, first, last, count, allowed, threads)
             for first, last in blocks(slice(0, distances.queries), QUERIES)
@@ -39,7 +40,7 @@ def nearest_rows(distances: FeatureDistances, count: int, allowed: np.ndarray | 
 def nearest_among(distances: FeatureDistances, rows: np.ndarray, count: int) -> np.ndarray:
     """(Q, count) positions of the nearest of each query's own (Q, n) rows, -1 where there are fewer; -1 is no row."""
     parts = []
-    with exact_products(distances.device) as threads:
+    with exact_products(distances.device, 1 if distances.queries <= TILE else None) as threads:
         for first, last in blocks(slice(0, distances.queries), TILE):
             query, place = np.nonzero(rows[first:last] >= 0)
             row = rows[first:last][query, place]

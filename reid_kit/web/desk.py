@@ -3,10 +3,14 @@
 import json
 import os
 import threading
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from reid_kit.errors import InputError
@@ -18,6 +22,12 @@ from reid_kit.web.uploads import Upload
 TOP = 100  # entries that are shown at most
 
 
+@dataclass(frozen=True)
+class _Asked:
+    pixels: list[np.ndarray]
+    vectors: Future
+
+
 class Desk:
     """A gallery and the log of what was asked of it.
 
@@ -27,8 +37,8 @@ class Desk:
 
     def __init__(self, gallery: Gallery, log: Path):
         self.gallery, self.log = gallery, log
-        self._lock, self._counting = threading.Lock(), threading.Lock()
-        self._cores, self._embedding = torch.get_num_threads(), 0
+        self._lock, self._turn = threading.Lock(), threading.Lock()
+        self._waiting: deque[_Asked] = deque()
         gallery.model.eval()  # `embed` leaves a model in the mode it found, whoever else is at it
         self._write()  # a log that cannot be written is known before the first search
 
@@ -144,18 +154,20 @@ class Desk:
         )
 
     def _vectors_of(self, uploads: Sequence[Upload]) -> torch.Tensor:
-        """Those who ask at once share torch's cores: on all cores each, their threads would wait for each other."""
-        with self._counting:
-            self._embedding += 1
-            share = max(self._cores // self._embedding, 1)
-        try:
-            torch.get_num_threads()  # what is set before a thread's first use of torch does not last
-            torch.set_num_threads(share)  # of this thread
-            return self.gallery.vectors_of([upload.pixels for upload in uploads])
-        finally:
-            torch.set_num_threads(self._cores)  # also of threads to come, which take the last number that was set
-            with self._counting:
-                self._embedding -= 1
+        """Whoever's turn it is embeds in one batch what all who wait have brought."""
+        asked = _Asked([upload.pixels for upload in uploads], Future())
+        self._waiting.append(asked)
+        with self._turn:
+            if not asked.vectors.done():
+                together = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                try:
+                    vectors = self.gallery.vectors_of(sum((each.pixels for each in together), []))
+                    for each, part in zip(together, vectors.split([len(each.pixels) for each in together])):
+                        each.vectors.set_result(part)
+                except BaseException as error:
+                    for each in together:
+                        each.vectors.set_exception(error)
+        return asked.vectors.result()
 
     def _write(self, who: str = "", what: str = "", **content) -> None:
         """A line of the log, in one piece."""

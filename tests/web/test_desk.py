@@ -5,6 +5,7 @@ import json
 import re
 import struct
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -79,26 +80,34 @@ def test_answers_are_those_of_the_gallery(desk, tmp_path):
     assert pooled["pictures"] == ["0.png", "1.png"]
 
 
-def test_who_asks_at_once_shares_the_cores(desk, tmp_path, monkeypatch):
-    cores, all_are_at_it, seen = torch.get_num_threads(), threading.Barrier(4), []
-    torch.set_num_threads(4)
-    try:
-        desk = Desk(desk.gallery, desk.log)
-        embed = desk.gallery._embed
+def test_those_who_ask_meanwhile_are_embedded_together(desk, tmp_path, monkeypatch):
+    embed, first_is_at_it, sizes = desk.gallery._embed, threading.Event(), []
 
-        def counted(pixels):
-            all_are_at_it.wait(60)
-            seen.append(torch.get_num_threads())
-            return embed(pixels)
+    def counted(pixels):
+        sizes.append(len(pixels))
+        while len(sizes) == 1 and len(desk._waiting) < 3:
+            first_is_at_it.set()
+            time.sleep(0.001)
+        return embed(pixels)
 
-        monkeypatch.setattr(desk.gallery, "_embed", counted)
-        with ThreadPoolExecutor(4) as threads:
-            found = list(threads.map(lambda number: desk.find(asked(tmp_path, number), "ann", top=1), range(4)))
-        assert sorted(seen) == [1, 1, 2, 4] and torch.get_num_threads() == 4
-    finally:
-        torch.set_num_threads(cores)
-    assert [answer["queries"][0]["matches"][0]["identity"] for answer in found] == ["<b>p0", "<b>p0", "<b>p1", "<b>p1"]
+    monkeypatch.setattr(desk.gallery, "_embed", counted)
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(desk.find, asked(tmp_path, 0), "ann", top=1)
+        assert first_is_at_it.wait(60)
+        others = [threads.submit(desk.find, asked(tmp_path, *numbers), "ann", top=1) for numbers in ([1], [2, 3], [4])]
+        found = [[query["matches"][0] for query in each.result()["queries"]] for each in (first, *others)]
+    assert sizes == [1, 4]
+    assert [[row["image"][-5:] for row in rows] for rows in found] == [["0.png"], ["1.png"], ["2.png", "3.png"], ["4.png"]]
     assert len(lines(desk)) == 4
+
+
+def test_an_error_reaches_all_who_were_embedded_together_and_the_desk_goes_on(desk, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.gallery, "_embed", lambda pixels: 1 / 0)
+        with ThreadPoolExecutor(3) as threads:
+            asking = [threads.submit(desk.find, asked(tmp_path, number), "ann") for number in range(3)]
+            assert all(isinstance(each.exception(60), ZeroDivisionError) for each in asking)
+    assert desk.find(asked(tmp_path, 0), "ann", top=1)["queries"][0]["matches"][0]["image"].endswith("0.png")
 
 
 def test_same_or_not(desk, tmp_path):
