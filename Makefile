@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-floors types clean
+.PHONY: demo page test test-floors types clean
 
 .venv/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -16,6 +16,13 @@ BIN = .venv/bin
 demo: .venv/installed  ## render the demo data, train and test on it
 	$(BIN)/python tools/make_demo.py
 	$(BIN)/python tools/train.py --config configs/demo_srt.yaml TRAIN.OUTPUT runs/demo_srt-$$(date +%Y%m%d-%H%M%S)
+
+page: .venv/installed  ## search the demo's people in a browser, with the model that `make demo` trained last
+	@ls runs/demo_srt-*/best.pt > /dev/null 2>&1 || $(MAKE) demo
+	$(BIN)/python -m pip install --quiet -e '.[web]'
+	run=$$(ls -td runs/demo_srt-*/ | head -1) && \
+		$(BIN)/reid-kit index $${run}people --checkpoint $${run}best.pt --data demo && \
+		$(BIN)/reid-kit serve $${run}people --checkpoint $${run}best.pt
 
 test: .venv/installed  ## the whole suite, and the style check
 	$(BIN)/ruff check .

@@ -52,13 +52,11 @@ def test_a_run_says_what_it_did_and_leaves_it(whole):
     assert any(path.name.startswith("events") for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("number, workers, every", [(signal.SIGKILL, "0", "1"), (signal.SIGTERM, "2", "0")])
-def test_a_killed_run_resumes_to_the_same_weights(whole, demo_root, tmp_path, number, workers, every):
-    """Signals go to the group, as from a terminal or a cluster's queue: the workers get them too."""
-    keys = {"TRAIN__CHECKPOINT_EVERY": every, "DATA__WORKERS": workers}
-    arguments = ["--config", CONFIG, *tiny(demo_root, tmp_path / "run", **keys)]
+def broken_off(root, output, number, launcher=None, **changes):
+    """A run that got a signal after its first epoch: its exit status and what it said. The signal goes to the group,
+    as from a terminal or a cluster's queue: workers and other processes get it too."""
     process = subprocess.Popen(
-        command("train", *arguments),
+        command("train", "--config", CONFIG, *tiny(root, output, **changes), launcher=launcher),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -68,13 +66,20 @@ def test_a_killed_run_resumes_to_the_same_weights(whole, demo_root, tmp_path, nu
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
-        if (tmp_path / "run/log.txt").exists() and "epoch 1/3" in (tmp_path / "run/log.txt").read_text():
+        if (output / "log.txt").exists() and "epoch 1/3" in (output / "log.txt").read_text():
             break
     os.killpg(process.pid, number)
     said = process.communicate(timeout=120)[1]
-    state = torch.load(tmp_path / "run/last.pt", weights_only=True)["training"]
+    state = torch.load(output / "last.pt", weights_only=True)["training"]
     assert state["epoch"] < 3, "the run ended before it was killed"
-    assert process.returncode == (130 if number == signal.SIGTERM else -number)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number, workers, every", [(signal.SIGKILL, "0", "1"), (signal.SIGTERM, "2", "0")])
+def test_a_killed_run_resumes_to_the_same_weights(whole, demo_root, tmp_path, number, workers, every):
+    keys = {"TRAIN__CHECKPOINT_EVERY": every, "DATA__WORKERS": workers}
+    status, said = broken_off(demo_root, tmp_path / "run", number, **keys)
+    assert status == (130 if number == signal.SIGTERM else -number)
     assert "Traceback" not in said and (number == signal.SIGKILL or said.count("stopp") == 2)
 
     resumed = train(demo_root, tmp_path / "run", "--resume", TRAIN__CHECKPOINT_EVERY=every)
@@ -84,17 +89,32 @@ def test_a_killed_run_resumes_to_the_same_weights(whole, demo_root, tmp_path, nu
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.mark.parametrize("before, after", [(None, TWO), (TWO, None)], ids=["one, then two", "two, then one"])
+def test_a_stopped_run_resumes_on_another_number_of_processes(whole, demo_root, tmp_path, before, after):
+    broken_off(demo_root, tmp_path / "run", signal.SIGTERM, launcher=before, TRAIN__CHECKPOINT_EVERY="1")
+    resumed = train(demo_root, tmp_path / "run", "--resume", launcher=after, TRAIN__CHECKPOINT_EVERY="1")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed at epoch" in resumed.stdout
+    same_losses(tmp_path / "run", whole[0])
+
+
 def test_two_processes_equal_one(whole, demo_root, tmp_path):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = train(demo_root, tmp_path / "run", launcher=launcher)
+    done = train(demo_root, tmp_path / "run", launcher=TWO)
     assert done.returncode == 0, done.stderr
-    alone, together = (metrics(folder) for folder in (whole[0], tmp_path / "run"))
-    assert len(alone) == len(together)
-    # In float32 Adam turns the rounding of a gradient near 0 into a step of its learning rate, so that weights differ
-    # after a few steps, by machine; tests/training/test_processes.py compares them in float64. A loss moves by less.
-    for one, two in zip(alone, together):
-        assert two == pytest.approx(one, rel=1e-2, abs=1e-2)
+    same_losses(tmp_path / "run", whole[0])
     assert "Warning" not in done.stderr
+
+
+def same_losses(mine, theirs):
+    """In float32 Adam turns the rounding of a gradient near 0 into a step of its learning rate, so that weights differ
+    after a few steps, by machine; tests/training/test_processes.py compares them in float64. A loss moves by less."""
+    mine, theirs = metrics(mine), metrics(theirs)
+    assert len(mine) == len(theirs)
+    for one, two in zip(mine, theirs):
+        assert one == pytest.approx(two, rel=1e-2, abs=1e-2)
 
 
 def test_the_checkpoint_is_all_that_a_test_needs(whole, tmp_path):

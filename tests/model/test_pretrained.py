@@ -89,6 +89,8 @@ def test_its_card(shared):
     ):
         assert words in card
     assert "{" not in card.replace("{12", "")
+    data = pytest.importorskip("huggingface_hub").ModelCard(card).data  # as the hub reads it
+    assert data.license == "other" and data.library_name == "reid_kit" and "embedding" in data.tags
 
 
 def test_a_card_of_a_model_that_nobody_trained(model, tmp_path):
