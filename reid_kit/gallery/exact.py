@@ -14,9 +14,9 @@ from reid_kit.evaluation.distances import TILE, FeatureDistances, blocks, exact_
 from reid_kit.evaluation.neighbours import below
 
 QUERIES = 256  # of a block
-ROWS = 4096  # of the gallery that one core compares at once, or more
-PARTS = 2**17  # pairs that it compares at once
-PAIRS = 2**22  # that are compared before the limit is drawn closer
+ROWS = 4096  # of the gallery come first
+PART_PAIRS, PART_ROWS = 2**20, 2**17  # that one core compares at once, at most
+PAIRS = 2**23  # that are compared before the limit is drawn closer
 EPSILON = 2.0**-23
 
 
@@ -28,7 +28,7 @@ def nearest_rows(distances: FeatureDistances, count: int, allowed: np.ndarray | 
     Args:
         allowed: (G,) bool, the rows to look among; None is all.
     """
-    small = distances.queries * distances.gallery <= PARTS
+    small = distances.queries * distances.gallery <= PART_ROWS
     with exact_products(distances.device, 1 if small else None) as threads:  # starting several would take longer
         parts = [
             _nearest_of_block(distances, first, last, count, allowed, threads)
@@ -106,7 +106,7 @@ def _waves(gallery: int, queries: int) -> Iterator[list[tuple[int, int]]]:
     """Parts of the gallery: the first alone, which gives a limit, then as many as PAIRS allows."""
     yield [(0, min(ROWS, gallery))]
     size = max(PAIRS // queries // ROWS, 1) * ROWS
-    part = max(PARTS // queries // ROWS, 1) * ROWS
+    part = max(min(PART_PAIRS // queries, PART_ROWS) // ROWS, 1) * ROWS
     for start, stop in blocks(slice(ROWS, gallery), size):
         yield list(blocks(slice(start, stop), part))
 

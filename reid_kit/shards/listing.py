@@ -5,13 +5,13 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import warnings
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from reid_kit.image_files import walk_images
 from reid_kit.reading import Member, parsing
 from reid_kit.shards.tars import columns_of, read_samples
 
+HELD = 2**20  # keys of rows that are in memory at a time
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -108,13 +109,13 @@ def warn(notes: Iterable[str]) -> None:
 def write_list(items: Iterable[Item], path: Path, size: int) -> dict:
     """Writes the list, and says of it: rows, sha256, and `shards`, where each begins as [byte, row].
 
-    A shard is of `size` images or fewer, and of no more than one tar. In memory are 8 bytes a row.
+    A shard is of `size` images or fewer, and of no more than one tar. What is in memory does not grow with the rows.
 
     Raises:
         InputError: there is no image; one, or a box of one, is listed twice.
     """
-    digest, keys, shards, byte, tar = hashlib.sha256(), array("q"), [], 0, None
-    with open(path, "wb") as file:
+    digest, shards, byte, tar, row = hashlib.sha256(), [], 0, None, -1
+    with open(path, "wb") as file, tempfile.TemporaryFile(dir=path.parent) as keys:
         for row, item in enumerate(items):
             of_tar = item.member.tar if item.member else ""
             if not shards or row - shards[-1][1] == size or of_tar != tar:
@@ -124,16 +125,26 @@ def write_list(items: Iterable[Item], path: Path, size: int) -> dict:
             file.write(line)
             digest.update(line)
             byte += len(line)
-            keys.append(hash(item.entry.key))
-    if not keys:
+            keys.write(np.int64(hash(item.entry.key)).tobytes())
+        suspects = repeated(keys, row + 1)
+    if not shards:
         raise InputError("there is no image to embed")
-    refuse_repeated(np.frombuffer(keys, np.int64), path)
-    return {"rows": len(keys), "sha256": digest.hexdigest(), "shards": shards}
+    refuse_repeated(suspects, path)
+    return {"rows": row + 1, "sha256": digest.hexdigest(), "shards": shards}
 
 
-def refuse_repeated(keys: np.ndarray, path: Path) -> None:
-    keys.sort()
-    suspects = set(keys[1:][keys[1:] == keys[:-1]].tolist())
+def repeated(keys: BinaryIO, count: int) -> set[int]:
+    """The keys that stand more than once in a file of so many."""
+    parts, found = -(-count // HELD), set()
+    for part in range(parts):
+        keys.seek(0)
+        blocks = (np.frombuffer(keys.read(8 * HELD), np.int64) for _ in range(parts))
+        mine = np.sort(np.concatenate([block[block % parts == part] for block in blocks]))
+        found.update(mine[1:][mine[1:] == mine[:-1]].tolist())
+    return found
+
+
+def refuse_repeated(suspects: set[int], path: Path) -> None:
     seen = set()
     for item in read_list(path) if suspects else ():
         if hash(item.entry.key) in suspects:

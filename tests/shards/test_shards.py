@@ -1,6 +1,7 @@
 """extract --shards and index --shards, as a user runs them."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from reid_kit.gallery import open_gallery
 from reid_kit.image import read_image
 from reid_kit.model.checkpoint import load_model, save_checkpoint
 from reid_kit.model.embedder import Embedder
-from reid_kit.shards import ShardFolder, folder
+from reid_kit.shards import ShardFolder, folder, listing
 from tests.end_to_end.commands import REPOSITORY, command, environment, tiny
 from tests.shards.test_tars import write_tar
 
@@ -264,6 +265,14 @@ def test_images_that_cannot_be_read(home, tmp_path, capsys):
     assert [[entry.path for entry in shard.entries] for shard in ShardFolder(tmp_path / "t")] == [
         [f"{tmp_path}/b.tar/a.jpg"]
     ]
+
+
+@pytest.mark.parametrize("held, count", [(2**20, 500), (7, 500), (100, 200), (5, 1), (5, 0)])
+def test_what_is_repeated_is_found_a_part_of_the_rows_at_a_time(monkeypatch, held, count):
+    monkeypatch.setattr(listing, "HELD", held)
+    keys = np.random.default_rng(0).integers(-400, 400, count)
+    values, counts = np.unique(keys, return_counts=True)
+    assert listing.repeated(io.BytesIO(keys.tobytes()), count) == set(values[counts > 1].tolist())
 
 
 def test_rows_that_are_listed_twice(home, tmp_path, capsys):
