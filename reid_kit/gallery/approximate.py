@@ -21,8 +21,9 @@ LEAST = 1000  # entries: fewer are searched exactly in no time
 RECALL, NEAREST = 0.99, 10
 SAMPLE = 200  # entries whose nearest are compared
 EFFORTS = {"hnsw": (16, 32, 64, 128, 256, 512, 1024), "ivfpq": (1, 2, 4, 8, 16, 32, 64, 128, 256)}
-CANDIDATES = 4  # times as many as are asked for, as codes round
+CANDIDATES = 10  # times as many as are asked for, as codes round
 NEIGHBOURS, BUILD_EFFORT = 32, 200  # of hnsw
+DIRECTIONS = 128  # in which hnsw compares, those of the most variance: features of a model hardly vary in the others
 TRAINED_ON = 100_000  # entries
 ADDED = 65536  # entries at a time
 
@@ -46,7 +47,8 @@ class Index:
 
         inner = faiss.downcast_index(self.index.index)
         if kind == "hnsw":
-            inner.hnsw.efSearch = effort
+            graph = faiss.downcast_index(inner.index) if isinstance(inner, faiss.IndexPreTransform) else inner
+            graph.hnsw.efSearch = effort
         else:
             faiss.extract_index_ivf(inner).nprobe = effort
 
@@ -102,9 +104,9 @@ def build(kind: str, gallery: FeatureRows, rows: np.ndarray, path: Path) -> dict
 
 def _new(faiss, kind: str, width: int, entries: int):
     if kind == "hnsw":
-        index = faiss.IndexHNSWSQ(width, faiss.ScalarQuantizer.QT_8bit, NEIGHBOURS)
+        index = faiss.IndexHNSWSQ(min(width, DIRECTIONS), faiss.ScalarQuantizer.QT_8bit, NEIGHBOURS)
         index.hnsw.efConstruction = BUILD_EFFORT
-        return index
+        return index if width <= DIRECTIONS else faiss.IndexPreTransform(faiss.PCAMatrix(width, DIRECTIONS), index)
     parts = max(parts for parts in range(1, max(width // 4, 1) + 1) if width % parts == 0)
     lists = max(int(4 * entries**0.5) // 2, 1) if entries < 10 * TRAINED_ON else int(4 * entries**0.5)
     index = faiss.IndexIVFPQ(faiss.IndexFlatL2(width), width, lists, parts, 8)

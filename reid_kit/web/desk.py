@@ -39,6 +39,7 @@ class Desk:
         self.gallery, self.log = gallery, log
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._waiting: deque[_Asked] = deque()
+        self._cores = torch.get_num_threads()
         gallery.model.eval()  # `embed` leaves a model in the mode it found, whoever else is at it
         self._write()  # a log that cannot be written is known before the first search
 
@@ -160,6 +161,8 @@ class Desk:
         with self._turn:
             if not asked.vectors.done():
                 together = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                torch.get_num_threads()  # what is set before a thread's first use of torch does not last
+                torch.set_num_threads(self._cores)  # a thread that began while a search was at one core has one
                 try:
                     vectors = self.gallery.vectors_of(sum((each.pixels for each in together), []))
                     for each, part in zip(together, vectors.split([len(each.pixels) for each in together])):

@@ -162,9 +162,10 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("kind", approximate.KINDS)
-def test_an_approximate_index_says_what_it_misses(made, kind, monkeypatch):
+@pytest.mark.parametrize("kind, directions", [("hnsw", WIDTH), ("hnsw", WIDTH - 2), ("ivfpq", WIDTH)])
+def test_an_approximate_index_says_what_it_misses(made, kind, directions, monkeypatch):
     monkeypatch.setattr(approximate, "ADDED", 700)
+    monkeypatch.setattr(approximate, "DIRECTIONS", directions)
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(60, WIDTH, generator=generator)
     vectors = F.normalize(centres.repeat(30, 1) + 0.3 * torch.randn(1800, WIDTH, generator=generator))

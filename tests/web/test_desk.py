@@ -101,6 +101,19 @@ def test_those_who_ask_meanwhile_are_embedded_together(desk, tmp_path, monkeypat
     assert len(lines(desk)) == 4
 
 
+def test_a_thread_that_began_in_the_midst_of_a_search_embeds_on_all_cores(desk, tmp_path, monkeypatch):
+    embed, cores, seen = desk.gallery._embed, torch.get_num_threads(), []
+    monkeypatch.setattr(desk, "_cores", 2)
+    monkeypatch.setattr(desk.gallery, "_embed", lambda pixels: seen.append(torch.get_num_threads()) or embed(pixels))
+    try:
+        torch.set_num_threads(1)  # as a search in another thread has just done
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(desk.find, asked(tmp_path, 0), "ann").result()
+    finally:
+        torch.set_num_threads(cores)
+    assert seen == [2]
+
+
 def test_an_error_reaches_all_who_were_embedded_together_and_the_desk_goes_on(desk, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(desk.gallery, "_embed", lambda pixels: 1 / 0)
