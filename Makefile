@@ -20,9 +20,9 @@ demo: .venv/installed  ## render the demo data, train and test on it
 page: .venv/installed  ## search the demo's people in a browser, with the model that `make demo` trained last
 	@ls runs/demo_srt-*/best.pt > /dev/null 2>&1 || $(MAKE) demo
 	$(BIN)/python -m pip install --quiet -e '.[web]'
-	run=$$(ls -td runs/demo_srt-*/ | head -1) && \
-		$(BIN)/reid-kit index $${run}people --checkpoint $${run}best.pt --data demo && \
-		$(BIN)/reid-kit serve $${run}people --checkpoint $${run}best.pt
+	best=$$(ls -t runs/demo_srt-*/best.pt | head -1) && people=$${best%best.pt}people && \
+		$(BIN)/reid-kit index $$people --checkpoint $$best --data demo && \
+		$(BIN)/reid-kit serve $$people --checkpoint $$best
 
 test: .venv/installed  ## the whole suite, and the style check
 	$(BIN)/ruff check .
