@@ -89,7 +89,8 @@ def ask_all(address: str, content: bytes, clients: int, requests: int) -> list[f
 
     with ThreadPoolExecutor(clients) as threads, httpx.Client(timeout=60, trust_env=False) as web:
         list(threads.map(ask_some, range(clients), [1] * clients))  # warm
-        return sum(threads.map(ask_some, range(clients), [requests // clients] * clients), [])
+        shares = [len(range(client, requests, clients)) for client in range(clients)]
+        return sum(threads.map(ask_some, range(clients), shares), [])
 
 
 def ask(web: httpx.Client, address: str, content: bytes, session: str) -> float:

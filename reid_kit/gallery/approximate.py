@@ -21,7 +21,7 @@ LEAST = 1000  # entries: fewer are searched exactly in no time
 RECALL, NEAREST = 0.99, 10
 SAMPLE = 200  # entries whose nearest are compared
 EFFORTS = {"hnsw": (16, 32, 64, 128, 256, 512, 1024), "ivfpq": (1, 2, 4, 8, 16, 32, 64, 128, 256)}
-CANDIDATES = 10  # times as many as are asked for, as codes round
+CANDIDATES = 10  # times as many as are asked for, as an index compares roughly
 NEIGHBOURS, BUILD_EFFORT = 32, 200  # of hnsw
 DIRECTIONS = 128  # in which hnsw compares, those of the most variance: features of a model hardly vary in the others
 TRAINED_ON = 100_000  # entries
@@ -45,12 +45,8 @@ class Index:
     def set_effort(self, kind: str, effort: int) -> None:
         import faiss
 
-        inner = faiss.downcast_index(self.index.index)
-        if kind == "hnsw":
-            graph = faiss.downcast_index(inner.index) if isinstance(inner, faiss.IndexPreTransform) else inner
-            graph.hnsw.efSearch = effort
-        else:
-            faiss.extract_index_ivf(inner).nprobe = effort
+        name = {"hnsw": "efSearch", "ivfpq": "nprobe"}[kind]
+        faiss.ParameterSpace().set_index_parameter(self.index, name, effort)
 
     def nearest_rows(self, distances: FeatureDistances, count: int) -> np.ndarray:
         """(Q, count) positions, -1 where there are fewer: what the index finds, by exact distance."""

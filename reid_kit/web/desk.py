@@ -165,11 +165,12 @@ class Desk:
                 torch.set_num_threads(self._cores)  # a thread that began while a search was at one core has one
                 try:
                     vectors = self.gallery.vectors_of(sum((each.pixels for each in together), []))
-                    for each, part in zip(together, vectors.split([len(each.pixels) for each in together])):
-                        each.vectors.set_result(part)
-                except BaseException as error:
+                except BaseException as error:  # whatever it is, all who wait get it
                     for each in together:
                         each.vectors.set_exception(error)
+                else:
+                    for each, part in zip(together, vectors.split([len(each.pixels) for each in together])):
+                        each.vectors.set_result(part)
         return asked.vectors.result()
 
     def _write(self, who: str = "", what: str = "", **content) -> None:
