@@ -20,10 +20,13 @@ KINDS = ("hnsw", "ivfpq")
 LEAST = 1000  # entries: fewer are searched exactly in no time
 RECALL, NEAREST = 0.99, 10
 SAMPLE = 200  # entries whose nearest are compared
-EFFORTS = {"hnsw": (16, 32, 64, 128, 256, 512, 1024), "ivfpq": (1, 2, 4, 8, 16, 32, 64, 128, 256)}
-CANDIDATES = 10  # times as many as are asked for, as an index compares roughly
+EFFORTS = {
+    "hnsw": (16, 32, 64, 128, 256, 512, 1024),  # efSearch
+    "ivfpq": (*(2**n for n in range(9)), *(round(2 ** (8 + n / 4)) for n in range(1, 13))),  # nprobe
+}
+CANDIDATES = {"hnsw": 10, "ivfpq": 50}  # times as many as are asked for, as an index compares roughly
 NEIGHBOURS, BUILD_EFFORT = 32, 200  # of hnsw
-DIRECTIONS = 128  # in which hnsw compares, those of the most variance: features of a model hardly vary in the others
+DIRECTIONS = 128  # that are compared, those of the most variance: features of a model hardly vary in the others
 TRAINED_ON = 100_000  # entries
 ADDED = 65536  # entries at a time
 
@@ -40,18 +43,26 @@ class Index:
             raise InputError(
                 f"{path} cannot be read; build it anew with reid-kit index --ann {about['kind']}"
             ) from error
-        self.set_effort(about["kind"], about["effort"])
+        self.kind = about["kind"]
+        self.set_effort(about["effort"])
 
-    def set_effort(self, kind: str, effort: int) -> None:
+    def set_effort(self, effort: int) -> None:
         import faiss
 
-        name = {"hnsw": "efSearch", "ivfpq": "nprobe"}[kind]
+        name = {"hnsw": "efSearch", "ivfpq": "nprobe"}[self.kind]
         faiss.ParameterSpace().set_index_parameter(self.index, name, effort)
 
     def nearest_rows(self, distances: FeatureDistances, count: int) -> np.ndarray:
         """(Q, count) positions, -1 where there are fewer: what the index finds, by exact distance."""
+        import faiss
+
         queries = torch.nn.functional.normalize(distances.query.block(slice(None))).cpu().numpy()
-        _, rows = self.index.search(queries, min(CANDIDATES * count, self.index.ntotal))
+        cores = faiss.omp_get_max_threads()
+        try:
+            faiss.omp_set_num_threads(cores if len(queries) > 1 else 1)  # for one query they only wait for each other
+            _, rows = self.index.search(queries, min(CANDIDATES[self.kind] * count, self.index.ntotal))
+        finally:
+            faiss.omp_set_num_threads(cores)
         return nearest_among(distances, rows, count)
 
 
@@ -90,7 +101,7 @@ def build(kind: str, gallery: FeatureRows, rows: np.ndarray, path: Path) -> dict
     allowed[rows] = True
     exact = _others(nearest_rows(distances, NEAREST + 1, allowed), sample)
     for effort in EFFORTS[kind]:
-        found.set_effort(kind, effort)
+        found.set_effort(effort)
         near = _others(found.nearest_rows(distances, NEAREST + 1), sample)
         recall = float(np.mean([len(np.intersect1d(*pair)) / NEAREST for pair in zip(exact, near)]))
         if recall >= RECALL:
@@ -99,15 +110,14 @@ def build(kind: str, gallery: FeatureRows, rows: np.ndarray, path: Path) -> dict
 
 
 def _new(faiss, kind: str, width: int, entries: int):
-    if kind == "hnsw":
-        index = faiss.IndexHNSWSQ(min(width, DIRECTIONS), faiss.ScalarQuantizer.QT_8bit, NEIGHBOURS)
+    directions = min(width, DIRECTIONS)
+    if kind == "hnsw":  # a graph of neighbours, 8 bits a direction
+        index = faiss.index_factory(directions, f"HNSW{NEIGHBOURS}_SQ8")
         index.hnsw.efConstruction = BUILD_EFFORT
-        return index if width <= DIRECTIONS else faiss.IndexPreTransform(faiss.PCAMatrix(width, DIRECTIONS), index)
-    parts = max(parts for parts in range(1, max(width // 4, 1) + 1) if width % parts == 0)
-    lists = max(int(4 * entries**0.5) // 2, 1) if entries < 10 * TRAINED_ON else int(4 * entries**0.5)
-    index = faiss.IndexIVFPQ(faiss.IndexFlatL2(width), width, lists, parts, 8)
-    index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1  # no warnings of small galleries
-    return index
+    else:  # lists, 4 bits a direction (Andre et al. 2021, "Quicker ADC")
+        index = faiss.index_factory(directions, f"IVF{int(4 * entries**0.5)},PQ{directions}x4fs")
+        index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1  # no warnings of small galleries
+    return index if width == directions else faiss.IndexPreTransform(faiss.PCAMatrix(width, directions), index)
 
 
 def _others(rows: np.ndarray, own: np.ndarray) -> list[np.ndarray]:

@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from reid_kit.evaluation.distances import TILE, FeatureDistances, blocks, exact_products
+from reid_kit.evaluation.distances import FeatureDistances, blocks, exact_products
+from reid_kit.evaluation.features import FeatureRows
 from reid_kit.evaluation.neighbours import below
 
 QUERIES = 256  # of a block
@@ -38,15 +40,22 @@ def nearest_rows(distances: FeatureDistances, count: int, allowed: np.ndarray | 
 
 
 def nearest_among(distances: FeatureDistances, rows: np.ndarray, count: int) -> np.ndarray:
-    """(Q, count) positions of the nearest of each query's own (Q, n) rows, -1 where there are fewer; -1 is no row."""
-    parts = []
-    with exact_products(distances.device, 1 if distances.queries <= TILE else None) as threads:
-        for first, last in blocks(slice(0, distances.queries), TILE):
-            query, place = np.nonzero(rows[first:last] >= 0)
-            row = rows[first:last][query, place]
-            value = distances.order_of_pairs(first, last, query, row, threads).cpu().numpy()
-            parts.append(_filled(*_nearest(query, row, value, count)[:2], last - first, count))
-    return np.concatenate(parts)
+    """(Q, count) positions of the nearest of each query's own (Q, n) rows, -1 where there are fewer; -1 is no row.
+
+    In the order of their float32 distances, which may differ from the evaluator's by rounding.
+    """
+    gallery, found = distances.gallery_rows, np.full((len(rows), count), -1)
+
+    @torch.inference_mode()
+    def rank(place: int) -> None:
+        row = np.sort(rows[place][rows[place] >= 0])
+        order = _order(gallery.block(row) @ distances.query.block(slice(place, place + 1)).T, gallery, row)
+        near = order[:, 0].cpu().numpy().argsort(kind="stable")[:count]
+        found[place, : len(near)] = row[near]
+
+    with exact_products(distances.device, 1 if len(rows) == 1 else None) as threads:
+        list(threads.map(rank, range(len(rows))))
+    return found
 
 
 def _nearest_of_block(
@@ -64,7 +73,6 @@ def _nearest_of_block(
     slack = EPSILON * ((2 * gallery.width + 8) * rows.norm(dim=1) * length + 4 * length**2)
     limit = torch.full_like(slack, torch.finfo(torch.float32).max)  # of the k-th nearest so far
     most = limit.clone()
-    scale = -norms.rsqrt() if gallery.cosine else None
 
     @torch.inference_mode()
     def candidates(part: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -72,10 +80,7 @@ def _nearest_of_block(
         start, stop = part
         block = gallery.block(slice(start, stop))
         order = torch.mv(block, rows[0])[:, None] if len(rows) == 1 else block @ rows.T
-        if gallery.cosine:
-            order.mul_(scale[start:stop, None])
-        else:
-            order.mul_(-2).add_(norms[start:stop, None])
+        _order(order, gallery, slice(start, stop))
         if allowed is not None and not allowed[start:stop].all():
             order[torch.from_numpy(~allowed[start:stop]).to(order.device)] = torch.inf
         bound = limit
@@ -100,6 +105,12 @@ def _nearest_of_block(
             ends = np.searchsorted(found[0], full, side="right") - 1
             limit[torch.from_numpy(full)] = torch.from_numpy(found[2][ends]).to(limit)
     return _filled(*found[:2], len(rows), count)
+
+
+def _order(products: Tensor, gallery: FeatureRows, rows: slice | np.ndarray) -> Tensor:
+    """Order values, as `FeatureDistances` defines them, in place of the (n, Q) products of gallery rows and queries."""
+    norms = gallery.squared_norms[rows][:, None]
+    return products.mul_(-norms.rsqrt()) if gallery.cosine else products.mul_(-2).add_(norms)
 
 
 def _waves(gallery: int, queries: int) -> Iterator[list[tuple[int, int]]]:

@@ -155,17 +155,19 @@ class FolderGallery(Gallery):
             return self._map(rows.max() + 1)[rows].astype(np.float32)
 
     def nearest(self, vectors: Tensor, top: int, where: Where) -> list[list[Match]]:
-        for _ in range(TRIES):
-            revision, gallery, allowed = self._state(where)
-            query = FeatureRows(vectors, "query", gallery.device, gallery.cosine)
-            distances = FeatureDistances(query, gallery)
-            rows = self._candidates(distances, top, allowed, revision if where == Where() else None)
-            found = self._entries(rows)
-            with self._database() as database:
+        with self._database() as database:
+            if not database.execute("SELECT EXISTS (SELECT 1 FROM entries)").fetchone()[0]:
+                return [[] for _ in vectors]
+            for _ in range(TRIES):
+                revision, gallery, allowed = self._state(database, where)
+                query = FeatureRows(vectors, "query", gallery.device, gallery.cosine)
+                distances = FeatureDistances(query, gallery)
+                rows = self._candidates(distances, top, allowed, revision if where == Where() else None)
+                found = _entries(database, rows)
                 if _revision(database) == revision:
                     break
-        else:
-            raise InputError(f"the gallery {self.address} is being written all the time; search again later")
+            else:
+                raise InputError(f"the gallery {self.address} is being written all the time; search again later")
         apart = _distances(query, gallery, rows)
         return [
             [Match(**vars(found[row]), distance=float(far)) for row, far in zip(*pair) if row >= 0]
@@ -179,8 +181,8 @@ class FolderGallery(Gallery):
 
     def build_approximate(self, kind: str) -> Description:
         """Builds an index of "hnsw" or "ivfpq" over the present entries, and measures its recall."""
-        with self.writing():
-            revision, gallery, allowed = self._state(Where())
+        with self.writing(), self._database() as database:
+            revision, gallery, allowed = self._state(database, Where())
             rows = np.arange(len(gallery)) if allowed is None else np.flatnonzero(allowed)
             found = approximate.build(kind, gallery, rows, self.folder / INDEX)
             about = {"kind": kind, "revision": revision, "entries": len(rows), **found}
@@ -205,27 +207,26 @@ class FolderGallery(Gallery):
         finally:
             self._depth -= 1
 
-    def _state(self, where: Where) -> tuple[int, FeatureRows, np.ndarray | None]:
+    def _state(self, database: sqlite3.Connection, where: Where) -> tuple[int, FeatureRows, np.ndarray | None]:
         """The revision, all rows of it, and (G,) bool which of them a search is about; None is all."""
-        with self._database() as database:
-            revision = _revision(database)
-            if self._rows is None or self._rows[0] != revision:
-                (last,) = database.execute("SELECT max(row) FROM entries").fetchone()
-                self._rows = revision, self._feature_rows(last + 1)
-            rows = self._rows[1]
-            allowed = np.ones(len(rows), bool)
-            free = _column(database, "SELECT row FROM free", [])
-            allowed[free[free < len(rows)]] = False
-            for column, names, inside in (
-                ("camera", where.camera, True),
-                ("camera", where.not_camera, False),
-                ("identity", where.identity, True),
-            ):
-                if names:
-                    chosen = np.zeros(len(rows), bool)
-                    for name in names:
-                        chosen[_column(database, f"SELECT row FROM entries WHERE {column} = ?", [name])] = True
-                    allowed &= chosen if inside else ~chosen
+        revision = _revision(database)
+        if self._rows is None or self._rows[0] != revision:
+            (last,) = database.execute("SELECT max(row) FROM entries").fetchone()
+            self._rows = revision, self._feature_rows(last + 1)
+        rows = self._rows[1]
+        allowed = np.ones(len(rows), bool)
+        free = _column(database, "SELECT row FROM free", [])
+        allowed[free[free < len(rows)]] = False
+        for column, names, inside in (
+            ("camera", where.camera, True),
+            ("camera", where.not_camera, False),
+            ("identity", where.identity, True),
+        ):
+            if names:
+                chosen = np.zeros(len(rows), bool)
+                for name in names:
+                    chosen[_column(database, f"SELECT row FROM entries WHERE {column} = ?", [name])] = True
+                allowed &= chosen if inside else ~chosen
         return revision, rows, None if allowed.all() else allowed
 
     def _feature_rows(self, count: int) -> FeatureRows:
@@ -244,17 +245,6 @@ class FolderGallery(Gallery):
         if self._index is None or self._index[0] != revision:
             self._index = revision, approximate.Index(self.folder / INDEX, about)
         return self._index[1].nearest_rows(distances, top)
-
-    def _entries(self, rows: np.ndarray) -> dict[int, Entry]:
-        """Entries by row; those that are gone are left out."""
-        wanted, found = np.unique(rows[rows >= 0]).tolist(), {}
-        with self._database() as database:
-            for first in range(0, len(wanted), ASKED):
-                part = wanted[first : first + ASKED]
-                marks = ", ".join("?" * len(part))
-                sql = f"SELECT row, {FIELDS} FROM entries WHERE row IN ({marks})"
-                found |= {row: _entry(fields) for row, *fields in database.execute(sql, part)}
-        return found
 
     def _map(self, count: int) -> np.memmap:
         """(count, D) vectors; what is written to it does not reach the file."""
@@ -346,6 +336,17 @@ def _end(database: sqlite3.Connection) -> int:
 
 def _column(database: sqlite3.Connection, sql: str, values: list) -> np.ndarray:
     return np.fromiter((row for (row,) in database.execute(sql, values)), np.int64)
+
+
+def _entries(database: sqlite3.Connection, rows: np.ndarray) -> dict[int, Entry]:
+    """Entries by row; those that are gone are left out."""
+    wanted, found = np.unique(rows[rows >= 0]).tolist(), {}
+    for first in range(0, len(wanted), ASKED):
+        part = wanted[first : first + ASKED]
+        marks = ", ".join("?" * len(part))
+        sql = f"SELECT row, {FIELDS} FROM entries WHERE row IN ({marks})"
+        found |= {row: _entry(fields) for row, *fields in database.execute(sql, part)}
+    return found
 
 
 def _fields(entry: Entry) -> tuple[str, ...]:

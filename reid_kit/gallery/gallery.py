@@ -93,11 +93,12 @@ class Gallery(ABC):
         """
         if top < 1:
             raise InputError(f"top must be at least 1, got {top}")
-        if not self.count():
-            raise InputError(f"the gallery {self.address} is empty; add images first (reid-kit index)")
         asked = {"camera": camera, "not_camera": not_camera, "identity": identity}
         where = Where(**{name: self._known(name.removeprefix("not_"), names) for name, names in asked.items()})
-        return self.nearest(self.vectors_of(queries), top, where)
+        found = self.nearest(self.vectors_of(queries), top, where)
+        if not any(found) and not self.count():
+            raise InputError(f"the gallery {self.address} is empty; add images first (reid-kit index)")
+        return found
 
     def describe(self) -> dict:
         """What the gallery says of itself, with its number of entries, identities and cameras."""

@@ -39,7 +39,7 @@ class Desk:
         self.gallery, self.log = gallery, log
         self._lock, self._turn = threading.Lock(), threading.Lock()
         self._waiting: deque[_Asked] = deque()
-        self._cores = torch.get_num_threads()
+        self._cores = max(torch.get_num_threads() - 1, 1)  # to embed: one is left to those who answer HTTP
         gallery.model.eval()  # `embed` leaves a model in the mode it found, whoever else is at it
         self._write()  # a log that cannot be written is known before the first search
 

@@ -101,7 +101,7 @@ def test_those_who_ask_meanwhile_are_embedded_together(desk, tmp_path, monkeypat
     assert len(lines(desk)) == 4
 
 
-def test_a_thread_that_began_in_the_midst_of_a_search_embeds_on_all_cores(desk, tmp_path, monkeypatch):
+def test_a_thread_that_began_in_the_midst_of_a_search_embeds_on_the_desks_cores(desk, tmp_path, monkeypatch):
     embed, cores, seen = desk.gallery._embed, torch.get_num_threads(), []
     monkeypatch.setattr(desk, "_cores", 2)
     monkeypatch.setattr(desk.gallery, "_embed", lambda pixels: seen.append(torch.get_num_threads()) or embed(pixels))

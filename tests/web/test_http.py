@@ -74,8 +74,15 @@ class Served:
     def lines(self) -> list[dict]:
         return [json.loads(line) for line in self.desk.log.read_text().splitlines()]
 
+    def run(self, name: str, *data) -> tuple[int, dict]:
+        """The status and answer of the HTTP interface, as curl gets it."""
+        answer = httpx.post(
+            f"{self.address}/gradio_api/run/{name}", json={"data": data}, timeout=PATIENCE, trust_env=False
+        )
+        return answer.status_code, answer.json()
+
     def call(self, name: str, *data):
-        """The answer of the HTTP interface, as curl gets it: the kind of event, and its data."""
+        """The answer of the HTTP interface by an event: its kind, and its data."""
         with httpx.Client(base_url=self.address, timeout=PATIENCE, trust_env=False) as web:
             event = web.post(f"/gradio_api/call/{name}", json={"data": data}).json()["event_id"]
             kind, content = web.get(f"/gradio_api/call/{name}/{event}").text.strip().split("\n")[-2:]
@@ -155,6 +162,7 @@ def test_no_file_of_the_machine_and_no_address_is_read_through_it(served, tmp_pa
     ):
         kind, told = served.call("find", [file], *asked)
         assert kind == "error" and "not named by their paths" in told["error"], file
+        assert served.run("find", [file], *asked) == (500, told), file
     assert served.call("find", [{"path": str(tmp_path / "secret.png")}], *asked)[0] == "error"
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(0.5)
@@ -198,12 +206,14 @@ def test_of_many_requests_at_once_none_is_lost(served):
         with open(served.photo(number), "rb") as file:
             answer = httpx.post(f"{served.address}/gradio_api/upload", files={"files": file}, trust_env=False)
         (place,) = answer.json()
-        kind, answer = served.call("find", [given(place)], [], [], 1e-4, 2, False)
+        asked = [given(place)], [], [], 1e-4, 2, False
+        kind, answer = served.call("find", *asked)
+        assert served.run("find", *asked)[1]["data"] == answer
         return kind == "complete" and answer[0]["queries"][0]["matches"][0]["identity"] == f"person {number}"
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(ask, range(20)))
-    assert len(served.lines()) == 20
+    assert len(served.lines()) == 40
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
