@@ -46,10 +46,10 @@ def nearest_among(distances: FeatureDistances, rows: np.ndarray, count: int) -> 
     """
     gallery, found = distances.gallery_rows, np.full((len(rows), count), -1)
 
-    @torch.inference_mode()
     def rank(place: int) -> None:
         row = np.sort(rows[place][rows[place] >= 0])
-        order = _order(gallery.block(row) @ distances.query.block(slice(place, place + 1)).T, gallery, row)
+        with torch.inference_mode():
+            order = _order(gallery.block(row) @ distances.query.block(slice(place, place + 1)).T, gallery, row)
         near = order[:, 0].cpu().numpy().argsort(kind="stable")[:count]
         found[place, : len(near)] = row[near]
 
