@@ -101,7 +101,6 @@ class Embedder(nn.Module):
         backbone_options: Mapping | None = None,
     ):
         super().__init__()
-        self.thresholds: list[OperatingPoint] = []
         if levels and (pooling in OF_TOKENS or (parts and levels[-1] != "high")):
             raise InputError("MODEL.LEVELS go with POOLING average, max or gem, and beside MODEL.PARTS end with high")
         self.takes_token = pooling in ("cls", "both")
