@@ -30,22 +30,20 @@ def hold_out(dataset: RetrievalDataset, share: float, fold: int = 0) -> tuple[Re
         raise InputError(f"DATA.VALIDATION must be above 0 and at most 0.5, a share of the identities; got {share:g}")
     folds = int(1 / share + 1e-9)
     if not 0 <= fold < folds:
+        raise InputError(f"DATA.VALIDATION_FOLD {fold}: shares of {share:g} make folds 0 .. {folds - 1}")
+    start, end = (round(number * share * len(identities)) for number in (fold, fold + 1))
+    if end - start < 2:
         raise InputError(
-            f"DATA.VALIDATION_FOLD {fold}: shares of {share:g} make folds 0 .. {int(1 / share + 1e-9) - 1}"
-        )
-    cut = round(np.float64(share * len(identities)))
-    if cut < 2:
-        raise InputError(
-            f"DATA.VALIDATION {share:g} of the {len(identities)} training identities of {dataset.name} is {cut}; two "
-            f"or more are needed to test on"
+            f"DATA.VALIDATION {share:g} of the {len(identities)} training identities of {dataset.name} is "
+            f"{end - start} in fold {fold}; two or more are needed to test on"
         )
     order = np.random.default_rng(0).permutation(len(identities))
-    held = {identities[place] for place in order[fold * cut : (fold + 1) * cut]}
+    held = {identities[place] for place in order[start:end]}
     kept = [record for record in dataset.train if record.identity not in held]
     query, gallery = sides(dataset, [record for record in dataset.train if record.identity in held])
     if not {record.identity for record in query} & {record.identity for record in gallery}:
         raise InputError(
-            f"none of the {cut} identities of {dataset.name} held out has a query and a match in the gallery"
+            f"none of the {end - start} identities of {dataset.name} held out has a query and a match in the gallery"
         )
     return replace(dataset, train=kept), replace(
         dataset, name=f"{dataset.name} held out", train=[], query=query, gallery=gallery

@@ -40,6 +40,21 @@ def test_folds_are_disjoint_and_cover_all():
     assert folds[1] == {r.identity for r in hold_out(dataset(), 0.25, 1)[1].gallery}
 
 
+@pytest.mark.parametrize("identities, share", [(20, 0.33), (30, 0.12), (23, 0.15), (17, 0.13), (50, 0.07)])
+def test_every_fold_holds_its_share_where_identities_do_not_divide(identities, share):
+    folds = [
+        {r.identity for r in hold_out(dataset(identities=identities), share, fold)[1].gallery}
+        for fold in range(int(1 / share))
+    ]
+    assert all(abs(len(fold) - share * identities) < 1 for fold in folds)
+    assert sum(map(len, folds)) == len(set.union(*folds))
+
+
+def test_a_fold_of_one_identity_tests_nothing():
+    with pytest.raises(InputError, match="is 1 in fold 1; two or more"):
+        hold_out(dataset(identities=3), 0.5, 1)
+
+
 def test_one_set_is_query_and_gallery_at_once():
     _, held = hold_out(dataset(Protocol(camera_aware=False, same_set=True)), 0.1)
     assert held.query is held.gallery and len(held.query) == 8
@@ -58,7 +73,7 @@ def test_queries_come_from_their_own_domain():
         (float("nan"), 0, "nan"),
         (0.25, 4, "folds 0 .. 3"),
         (0.25, -1, "folds 0 .. 3"),
-        (0.05, 0, "is 1; two or more"),
+        (0.05, 0, "is 1 in fold 0; two or more"),
     ],
 )
 def test_bad_shares(share, fold, words):
