@@ -61,14 +61,16 @@ def main(arguments: argparse.Namespace) -> None:
         raise InputError("a search is decided on held-out identities: add DATA.VALIDATION and a share, as 0.15")
     if arguments.trials < 1:
         raise InputError(f"--trials must be at least 1, got {arguments.trials}")
-    spaces = dict(map(search_space, arguments.search))
+    spaces = search_spaces(arguments.search, arguments.overrides[::2])
     output, otherwise = arguments.output, "choose another --output"
     asked = {"config": config.dump(), "search": {key: list(space) for key, space in spaces.items()}}
     asked = json.loads(json.dumps(asked))
     with hold(output, otherwise):
         found = take_folder(output, STAMP, KIND, otherwise)
         if found and found.get("asked") != asked:
-            raise InputError(f"{output} holds a search of another config or of other keys; {otherwise}")
+            if any(output.glob("trial-*")):
+                raise InputError(f"{output} holds a search of another config or of other keys; {otherwise}")
+            (output / "study.db").unlink(missing_ok=True)  # of a search that came to no trial
         write_atomically(output / STAMP, json.dumps({"kind": KIND, "version": 1, "asked": asked}))
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(
@@ -79,6 +81,22 @@ def main(arguments: argparse.Namespace) -> None:
         )
         study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # a search that goes on draws other values
         search(study, arguments, spaces)
+
+
+def search_spaces(searches: Sequence[Sequence[str]], set_keys: Sequence[str]) -> dict[str, Space]:
+    """The values of each key that is searched.
+
+    Raises:
+        InputError: as `search_space`; a key that is searched twice, or searched and set.
+    """
+    spaces: dict[str, Space] = {}
+    for key, space in map(search_space, searches):
+        if key in spaces or key in set_keys:
+            raise InputError(f"{key} is searched twice, or searched and set; give its values once")
+        spaces[key] = space
+    if "TRAIN.OUTPUT" in set_keys:
+        raise InputError("TRAIN.OUTPUT would have no effect: each trial has a folder of its own in --output")
+    return spaces
 
 
 def search_space(words: Sequence[str]) -> tuple[str, Space]:
@@ -92,8 +110,8 @@ def search_space(words: Sequence[str]) -> tuple[str, Space]:
     if len(values) == 1:
         with parsing(form, "a list of values", yaml.YAMLError):
             choices = yaml.safe_load(values[0])
-        if not isinstance(choices, list) or len(choices) < 2:
-            raise InputError(form)
+        if not isinstance(choices, list) or len(choices) < 2 or any(choices.count(each) > 1 for each in choices):
+            raise InputError(f"{form}, with two values or more that differ")
         lines = [yaml.safe_dump(choice, default_flow_style=True, width=float("inf")) for choice in choices]
         space = Space(choices=tuple(line.split("\n")[0] for line in lines))
         for choice in space.choices:

@@ -92,6 +92,17 @@ def test_a_search_that_is_broken_off_goes_on(tmp_path, demo_root, capsys, monkey
     assert "another config" in capsys.readouterr().err
 
 
+def test_a_search_that_came_to_no_trial_gives_way_to_another(tmp_path, demo_root, capsys):
+    pytest.importorskip("optuna", reason="optuna is an extra: pip install reid_kit[tune]")
+    file = config_file(tmp_path, demo_root, **{**HELD_OUT, "TRAIN__EPOCHS": "1"})
+    words = ["--config", file, "--output", str(tmp_path / "tune"), "--trials", "1"]
+    lr, pooling = ["--search", "OPTIMIZER.LR", "1e-4", "1e-2"], ["--search", "MODEL.POOLING", "[average, gem]"]
+    assert run("tune", [*words, "DATA.ROOT", str(tmp_path / "nowhere"), *lr]) == 2
+    assert run("tune", [*words, *pooling]) == 0
+    assert run("tune", [*words, *lr]) == 2
+    assert "other keys" in capsys.readouterr().err
+
+
 def test_a_long_value_of_a_list_stays_whole():
     terms = [{"name": "softmax", "label_smoothing": 0.1}, {"name": "triplet", "margin": "soft"}, {"name": "circle"}]
     _, space = search_space(["LOSS.TERMS", yaml.safe_dump([terms, terms[:1]], default_flow_style=True, width=10_000)])
@@ -111,6 +122,10 @@ def test_a_long_value_of_a_list_stays_whole():
         (["DATA.VALIDATION", "0.25", "--search", "MODEL.POOLING", "average", "gem"], "is no number"),
         (["DATA.VALIDATION", "0.25", "--search", "MODEL.POOLING", "[average, gen]"], "gem"),
         (["DATA.VALIDATION", "0.25", "--search", "DATA.VALIDATION", "0.1", "0.2"], "could not be compared"),
+        (["DATA.VALIDATION", "0.25", "--search", "SAMPLER.K", "[2, 2]"], "that differ"),
+        (["DATA.VALIDATION", "0.25", *["--search", "SAMPLER.K", "2", "4"] * 2], "SAMPLER.K is searched twice"),
+        (["DATA.VALIDATION", "0.25", "SAMPLER.K", "2", "--search", "SAMPLER.K", "2", "4"], "searched and set"),
+        (["DATA.VALIDATION", "0.25", "TRAIN.OUTPUT", "x", "--search", "SAMPLER.K", "2", "4"], "TRAIN.OUTPUT would"),
     ],
 )
 def test_searches_that_cannot_be(tmp_path, words, message, capsys):
