@@ -19,12 +19,13 @@ from yacs.config import CfgNode
 from reid_kit.cli.train import train
 from reid_kit.config import load_config
 from reid_kit.errors import InputError, NonFiniteError
-from reid_kit.files import hold, take_folder, write_atomically
+from reid_kit.files import LOCK, hold, take_folder, write_atomically
 from reid_kit.model.checkpoint import load_checkpoint
 from reid_kit.reading import parsing
 from reid_kit.report.tuning import Trial, trial_table, tuning_curves
 
 STAMP, KIND = "tune.json", "search of reid_kit"  # the file that says of a folder that a search may write there
+STUDY = "study.db"  # the trials, as Optuna keeps them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,13 +69,13 @@ def main(arguments: argparse.Namespace) -> None:
     with hold(output, otherwise):
         found = take_folder(output, STAMP, KIND, otherwise)
         if found and found.get("asked") != asked:
-            if any(output.glob("trial-*")):
+            if any(path.name not in (STAMP, STUDY, LOCK) for path in output.iterdir()):
                 raise InputError(f"{output} holds a search of another config or of other keys; {otherwise}")
-            (output / "study.db").unlink(missing_ok=True)  # of a search that came to no trial
+            (output / STUDY).unlink(missing_ok=True)  # of a search that came to no trial
         write_atomically(output / STAMP, json.dumps({"kind": KIND, "version": 1, "asked": asked}))
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(
-            storage=f"sqlite:///{(output / 'study.db').resolve()}",
+            storage=f"sqlite:///{(output / STUDY).resolve()}",
             study_name="tune",
             load_if_exists=True,
             direction="maximize",
@@ -87,7 +88,7 @@ def search_spaces(searches: Sequence[Sequence[str]], set_keys: Sequence[str]) ->
     """The values of each key that is searched.
 
     Raises:
-        InputError: as `search_space`; a key that is searched twice, or searched and set.
+        InputError: as `search_space`; a key that is searched twice, or searched and set; a folder for all trials.
     """
     spaces: dict[str, Space] = {}
     for key, space in map(search_space, searches):
