@@ -10,8 +10,8 @@ class OperatingPoint:
     """Pairs at `threshold` or nearer are taken for one identity.
 
     true_match_rate, false_match_rate: what share of the pairs of one identity, and of different ones, lies there.
-    interval: of 95 %, for the false-match rate (Clopper and Pearson 1934, as if pairs were drawn apart from each
-        other; those of one query are not, so that it is rather too narrow).
+    interval: of 95 %, for the false-match rate; true_match_interval: for the other, None in files that do not have it.
+        Both by how much groups of identities differ (evaluation/verification.py).
     pairs: of different identities, that the rate was measured on.
     """
 
@@ -20,3 +20,4 @@ class OperatingPoint:
     false_match_rate: float
     interval: tuple[float, float]
     pairs: int
+    true_match_interval: tuple[float, float] | None = None

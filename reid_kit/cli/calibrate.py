@@ -10,8 +10,9 @@ from dataclasses import replace
 from reid_kit.errors import InputError
 from reid_kit.gallery import open_gallery
 from reid_kit.gallery.calibration import calibrate
+from reid_kit.gallery.entries import EMBED_DISTANCES
 from reid_kit.operating_point import FALSE_MATCH_RATES
-from reid_kit.report.markdown import markdown_table
+from reid_kit.report.tables import threshold_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,23 +26,12 @@ def main(arguments: argparse.Namespace) -> None:
     gallery = open_gallery(arguments.gallery)
     found = calibrate(gallery, arguments.false_match_rate)
     data = f"{found.entries:,} labelled entries of {found.identities:,} identities in this gallery, {found.pairs_of}"
-    rows = [
-        [
-            f"{rate:g}",
-            f"{point.threshold:.4f}",
-            f"{point.false_match_rate:.2g}",
-            f"{point.interval[0]:.2g} to {point.interval[1]:.2g}",
-            f"{100 * point.true_match_rate:.1f}",
-        ]
-        for rate, point in found.points.items()
-    ]
     print(f"{data}; {found.negatives:,} pairs of different identities\n")
-    if rows:
-        heads = ["false-match rate", "threshold", "measured", "its 95 % interval", "true-match rate, %"]
-        print(markdown_table(heads, rows))
+    if found.points:
+        print(threshold_table(found.points, EMBED_DISTANCES[gallery.description.metric]))
     for rate in sorted(set(arguments.false_match_rate) - set(found.points)):
         print(f"{rate:g}: no threshold; it is less than one of {found.negatives:,} pairs")
-    if not rows:
+    if not found.points:
         raise InputError(f"{arguments.gallery} has too few labelled entries for these rates; nothing was kept")
     with gallery.writing():
         points = tuple(found.points.values())

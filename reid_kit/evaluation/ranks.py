@@ -113,7 +113,7 @@ def match_ranks(
             nearest[row, column] = values[matches]
             nearest = nearest.sort(1).values  # each query's matches, ascending
             if histogram is not None:
-                histogram.add_positives(distances, first + row, nearest[row, column])
+                histogram.add_positives(distances, first + owner, nearest[row, column])
             ahead = torch.zeros_like(nearest, dtype=torch.int64)
             for start, stop in [(share.start, share.stop)] if whole else blocks(share, width):
                 order = order if whole else distances.order(first, last, slice(start, stop), threads)

@@ -166,7 +166,7 @@ def measure(
     if no_match not in ("skip", "zero"):
         raise unknown_name("no_match", no_match, ("skip", "zero"))
     precision = precision_of(average_precision)
-    counter = HistogramCounter(distances.largest, distances.device) if histogram else None
+    counter = HistogramCounter(distances.largest, distances.device, sides.query_ids) if histogram else None
     matches = match_ranks(distances, sides.pairs, sides.junk, counter, sides.junk_queries)
     count = np.bincount(matches.query, minlength=distances.queries)
     left_out = count == 0 if no_match == "skip" else np.isin(np.arange(distances.queries), sides.junk_queries)

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from reid_kit.errors import InputError
 from reid_kit.evaluation.retrieval import evaluate_retrieval
-from reid_kit.evaluation.verification import clopper_pearson
 from reid_kit.gallery.entries import EMBED_DISTANCES, Description
 from reid_kit.gallery.gallery import Gallery
 from reid_kit.operating_point import OperatingPoint
@@ -69,15 +68,11 @@ def calibrate(gallery: Gallery, rates: Sequence[float], most: int = MOST) -> Cal
     histogram = evaluate_retrieval(
         vectors, vectors, own, own, *sides, metric=metric, same_set=True, histogram=True
     ).histogram
-    negatives = int(histogram.negatives.sum()) // 2  # each pair was counted from both its ends
-    points = {}
-    for rate in sorted(rates):
-        if rate * negatives >= 1:
-            point = histogram.at(rate)
-            seen = round(point.false_match_rate * negatives)
-            points[rate] = replace(point, interval=clopper_pearson(seen, negatives), pairs=negatives)
+    halves = {name: getattr(histogram, name) / 2 for name in ("positives_of", "negatives_of")}
+    histogram = replace(histogram, **halves)  # each pair was counted from both its ends
     pairs_of = "pairs across cameras" if across else "all pairs"
-    return Calibration(points, len(names), len(counts), pairs_of, negatives)
+    negatives = int(histogram.negatives.sum())
+    return Calibration(histogram.points(sorted(rates)), len(names), len(counts), pairs_of, negatives)
 
 
 def _labelled(gallery: Gallery) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

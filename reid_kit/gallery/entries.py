@@ -95,10 +95,11 @@ def read_description(text: str | bytes, name: str) -> Description:
         raise InputError(f"{name} is a gallery of format {form}, this version reads up to {FORMAT}; update reid_kit")
     try:
         points = tuple(
-            OperatingPoint(**{**point, "interval": tuple(point["interval"])}) for point in content.pop("thresholds")
+            OperatingPoint(**{key: tuple(value) if isinstance(value, list) else value for key, value in point.items()})
+            for point in content.pop("thresholds")
         )
         return Description(**content, thresholds=points)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{name} is a damaged gallery: its description lacks something ({error})") from error
 
 

@@ -86,21 +86,21 @@ def cmc_name(same_sets: Iterable[bool]) -> str:
 
 
 def threshold_table(points: Mapping[float, OperatingPoint], distance: str) -> str:
-    """A Markdown table of the share of true matches that a threshold finds, by the false ones that it lets through."""
+    """A Markdown table of thresholds, what they find and what they let through, with 95 % intervals."""
     if not points:
         return "No thresholds: there are too few pairs of different identities for the false-match rates of this table."
     rows = [
         (
             f"{rate:g}",
             f"{point.threshold:.4f}",
-            in_percent(point.true_match_rate),
-            " to ".join(f"{end:.2g}" for end in point.interval),
+            f"{point.false_match_rate:.2g} ({' to '.join(f'{end:.2g}' for end in point.interval)})",
+            f"{in_percent(point.true_match_rate)} ({' to '.join(map(in_percent, point.true_match_interval))})",
             f"{point.pairs:,}",
         )
         for rate, point in points.items()
     ]
-    heads = ["false-match rate", f"threshold ({distance})", "true-match rate, %", "95 % interval", "of pairs"]
-    return markdown_table(heads, rows)
+    heads = ["asked for", f"threshold ({distance})", "false-match rate", "true-match rate, %", "of pairs"]
+    return f"{markdown_table(heads, rows)}\n\nIn brackets: 95 % intervals, by how much groups of identities differ"
 
 
 def points_json(points: Mapping[float, OperatingPoint]) -> list[dict]:

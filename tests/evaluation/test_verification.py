@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from scipy.stats import beta, binomtest, norm, t
 
 from reid_kit import evaluate_retrieval
 from reid_kit.errors import InputError
 from reid_kit.evaluation import evaluate_distances, verification
+from reid_kit.evaluation.verification import rate_interval
 
 
 def example(seed=0):
@@ -64,3 +66,53 @@ def test_given_distances_and_equal_features():
     alike = evaluate_retrieval(np.ones((4, 2)), np.ones((9, 2)), [0, 1, 2, 3], range(9), histogram=True).histogram
     assert alike.negatives.sum() == 32 and alike.at(0.1).true_match_rate == 0.0 and alike.at(1.0).true_match_rate == 1.0
     assert evaluate_retrieval(*example()).histogram is None
+
+
+def test_an_interval_is_as_of_independent_pairs_where_groups_do_not_differ_more():
+    exact = binomtest(8, 400).proportion_ci(0.95, "exact")
+    assert rate_interval(np.full(4, 2), np.full(4, 100)) == pytest.approx((exact.low, exact.high))
+    assert rate_interval(np.zeros(4), np.full(4, 100)) == pytest.approx((0, binomtest(0, 400).proportion_ci(0.95).high))
+    assert rate_interval(np.full(4, 9), np.full(4, 9))[1] == 1
+    assert rate_interval(np.array([3, 0]), np.array([10, 0])) == (0, 1)  # one group with pairs
+
+
+@pytest.mark.parametrize("ends", [1, 2])
+def test_an_interval_is_as_of_fewer_pairs_where_groups_differ(ends):
+    seen, pairs = np.array([30, 1, 2, 5, 0]), np.array([100, 90, 110, 100, 50])
+    rate = 38 / 450
+    residuals = seen - rate * pairs
+    error = ends * np.sqrt(5 / 4 * (residuals**2).sum()) / 450  # of a ratio, linearised
+    fewer = rate * (1 - rate) / error**2 * (norm.ppf(0.975) / t.ppf(0.975, 4)) ** 2
+    x, y = rate * fewer, (1 - rate) * fewer
+    expected = beta.ppf(0.025, x, y + 1), beta.ppf(0.975, x + 1, y)
+    assert rate_interval(seen, pairs, ends) == pytest.approx(expected)
+
+
+def test_intervals_of_rates_hold_the_truth_in_a_simulation(monkeypatch):
+    """Identities differ in how alike they are to others, so that pairs are far from independent draws."""
+    monkeypatch.setattr(verification, "BINS", 1024)
+    random = np.random.default_rng(0)
+
+    def images(identities, each):
+        centres = random.standard_normal((identities, 8)) * random.gamma(2, 0.5, (identities, 1))
+        ids = np.repeat(np.arange(identities), each)
+        return (centres[ids] + 0.4 * random.standard_normal((len(ids), 8))).astype(np.float32), ids
+
+    many = images(1500, 1)[0]
+    others = np.sort(np.concatenate([np.linalg.norm(many[i + 1 :] - many[i], axis=1) for i in range(len(many))]))
+    two = images(50_000, 2)[0]
+    matches = np.sort(np.linalg.norm(two[::2] - two[1::2], axis=1))
+    trials, held = 120, np.zeros(3)
+    for _ in range(trials):
+        features, ids = images(60, 6)
+        query = np.arange(len(ids)) % 6 < 2
+        sides = features[query], features[~query], ids[query], ids[~query]
+        point = evaluate_retrieval(*sides, histogram=True).histogram.at(0.01)
+        false, true = (np.searchsorted(each, point.threshold) / len(each) for each in (others, matches))
+        as_if_independent = binomtest(round(point.false_match_rate * point.pairs), point.pairs).proportion_ci(0.95)
+        held += [
+            point.interval[0] <= false <= point.interval[1],
+            point.true_match_interval[0] <= true <= point.true_match_interval[1],
+            as_if_independent.low <= false <= as_if_independent.high,
+        ]
+    assert (held[:2] / trials > 0.88).all() and held[2] / trials < 0.7, held / trials
