@@ -66,7 +66,8 @@ class DistanceHistogram:
 
     def points(self, false_match_rates: Sequence[float] = FALSE_MATCH_RATES) -> dict[float, OperatingPoint]:
         """`at` each of the rates that is one pair or more; of a rarer error that many pairs say nothing."""
-        return {rate: self.at(rate) for rate in false_match_rates if rate * self.negatives.sum() >= 1}
+        pairs = self.negatives_of.sum()
+        return {rate: self.at(rate) for rate in false_match_rates if rate * pairs >= 1}
 
 
 def rate_interval(seen: np.ndarray, pairs: np.ndarray, ends: int = 1, level: float = 0.95) -> tuple[float, float]:

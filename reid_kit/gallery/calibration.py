@@ -68,11 +68,10 @@ def calibrate(gallery: Gallery, rates: Sequence[float], most: int = MOST) -> Cal
     histogram = evaluate_retrieval(
         vectors, vectors, own, own, *sides, metric=metric, same_set=True, histogram=True
     ).histogram
-    halves = {name: getattr(histogram, name) / 2 for name in ("positives_of", "negatives_of")}
-    histogram = replace(histogram, **halves)  # each pair was counted from both its ends
+    positives, negatives = histogram.positives_of / 2, histogram.negatives_of / 2  # counted from both ends
+    histogram = replace(histogram, positives_of=positives, negatives_of=negatives)
     pairs_of = "pairs across cameras" if across else "all pairs"
-    negatives = int(histogram.negatives.sum())
-    return Calibration(histogram.points(sorted(rates)), len(names), len(counts), pairs_of, negatives)
+    return Calibration(histogram.points(sorted(rates)), len(names), len(counts), pairs_of, int(negatives.sum()))
 
 
 def _labelled(gallery: Gallery) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
