@@ -26,7 +26,8 @@ def test_a_report_with_pictures(trained):
     assert all(point["asked"] * point["pairs"] >= 1 for point in points)  # none for less than one pair
     assert sorted(points, key=lambda point: point["asked"]) == sorted(points, key=lambda point: point["threshold"])
     assert len(results["average_precision"]) == results["queries"] + results["skipped"]
-    assert "| threshold (measured distance) |" in (trained / "results.md").read_text()
+    table = (trained / "results.md").read_text()
+    assert "| threshold (measured distance) |" in table and " false-match rate |" in table
     curves, worst = (cv2.imread(str(trained / name)) for name in ("result_curves.png", "worst_queries.png"))
     assert curves.shape[1] == 1210 and curves.std() > 10
     shown = min(10, results["queries"])
