@@ -1,6 +1,7 @@
 """Images to embeddings: backbone, pooling, embedding layer, neck."""
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from numbers import Integral
@@ -175,11 +176,13 @@ class Embedder(nn.Module):
         return sum(self.level_sizes)
 
     def forward(self, images: Tensor, cameras: Tensor | None = None) -> Features:
-        """Features of (B, 3, height, width) RGB images in 0 .. 255, uint8 or float.
+        """Features of (B, 3, height, width) RGB images in 0 .. 255, uint8 or float; a warning where floats look scaled.
 
         Args:
             cameras: (B,) numbers of their cameras, for a model that was trained with them.
         """
+        if images.is_floating_point() and not (images.is_meta or torch.compiler.is_compiling()):
+            warn_of_scaled(images)
         images = (images.to(self.mean.dtype) - self.mean) / self.std
         vectors = self.cameras(cameras) if self.cameras is not None and cameras is not None else None
         maps = self.backbone(images) if vectors is None else self.backbone(images, vectors)
@@ -288,3 +291,14 @@ def checked(item: object, number: int) -> np.ndarray:
     if 0 in image.shape:
         raise InputError(f"image {number} of the list is empty, {image.shape}: a box outside its picture, perhaps")
     return np.ascontiguousarray(image)
+
+
+def warn_of_scaled(images: Tensor) -> None:
+    """Images in 0 .. 1, or normalised ones, would give features that are all alike, without a word."""
+    largest = float(images.detach().abs().amax()) if images.numel() else 0.0
+    if 0 < largest <= 5:
+        warnings.warn(
+            f"the largest value of these {tuple(images.shape)} images is {largest:.3g}: the model takes 0 .. 255 and "
+            "normalises them itself, so give it the uint8 pixels",
+            stacklevel=5,
+        )

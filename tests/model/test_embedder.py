@@ -1,3 +1,4 @@
+import warnings
 import weakref
 
 import cv2
@@ -46,6 +47,16 @@ def test_images_are_normalised_once_inside():
     for channel, (mean, std) in enumerate(zip((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))):
         expected = (IMAGES[:, channel].double() / 255 - mean) / std
         torch.testing.assert_close(seen[0][:, channel].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_images_that_look_scaled_are_warned_of():
+    model = embedder().eval()
+    with pytest.warns(UserWarning, match=r"\(3, 3, 64, 32\) images is 1: the model takes 0 .. 255"):
+        model(IMAGES / 255)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for images in (IMAGES, IMAGES.float(), torch.zeros(2, 3, 64, 32), torch.ones(2, 3, 64, 32, dtype=torch.uint8)):
+            model(images)
 
 
 BY_POOLING = ["resnet50d", "res2net50_26w_4s", "resnest14d", "resnetblur18"]  # not by convolutions alone
